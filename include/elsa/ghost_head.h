@@ -1,0 +1,106 @@
+// The contract of elsa::ghost_head: its shape, the views that its kernels read, and the kernels of every instruction set.
+//
+//   out[b,c,y,x] = Σ_ij (mul[c,i,j] · attn[b,head(c),i,j,y,x] + add[c,i,j]) · value[b,c, s·y+(i−r)·d, s·x+(j−r)·d]
+//
+// with r = K/2, zero outside the map. Includes neither torch nor CUDA.
+#pragma once
+
+#include <cstdint>
+
+namespace elsa {
+
+enum class DType { float64, float32, bfloat16, float16 };
+
+struct GhostHeadShape {
+  int64_t batch, channels, height, width;  // of value
+  int64_t heads, kernel_size, dilation, stride;
+
+  int64_t taps() const { return kernel_size * kernel_size; }
+  int64_t head_channels() const { return channels / heads; }
+  int64_t out_height() const { return height / stride; }
+  int64_t out_width() const { return width / stride; }
+};
+
+// A (B, C, H, W) tensor with any strides, counted in elements.
+struct MapView {
+  void* data;
+  DType dtype;
+  int64_t height, width;
+  int64_t batch_stride, channel_stride, row_stride, column_stride;
+};
+
+// Contiguous (C, K, K) matrices; batch_stride is C·K² for one per sample and 0 for shared ones. Absent if data is null.
+struct MatrixView {
+  const void* data;
+  DType dtype;
+  int64_t batch_stride;
+};
+
+namespace cpu {
+
+// How a map is cut: tiles of at most rows × columns pixels, as even as the map allows.
+struct Tiling {
+  int64_t rows, columns, down, across;
+
+  static constexpr int64_t max_rows = 8, max_columns = 28;
+
+  Tiling(int64_t height, int64_t width)
+      : down((height + max_rows - 1) / max_rows), across((width + max_columns - 1) / max_columns) {
+    rows = (height + down - 1) / down;
+    columns = (width + across - 1) / across;
+  }
+  int64_t count() const { return down * across; }
+  int64_t pixels() const { return rows * columns; }
+};
+
+// One pass that gathers K² weighted neighbours for every pixel of `out`: the forward (source = value), or its adjoint
+// (source = the gradient of the output), which walks the taps backwards and takes attn from where the source is.
+struct GhostHeadGather {
+  GhostHeadShape shape;
+  MapView out, source, attn;
+  MatrixView mul, add;
+  bool adjoint;
+
+  Tiling tiling() const { return {out.height, out.width}; }
+  int64_t units() const { return shape.heads * shape.batch * tiling().count(); }
+  int64_t unit_cost() const { return tiling().pixels() * shape.taps() * shape.head_channels(); }
+};
+
+// One pass over the taps for everything that is a sum over channels or pixels. A null pointer is a gradient that nobody
+// asked for. Sums over pixels go to `chunks` partial results per sample (or for all samples where the matrices are
+// shared), [samples][chunks][C][K²] in the accumulation type; the partition depends on the shape alone, so that the
+// result does not depend on the number of threads.
+struct GhostHeadReduce {
+  GhostHeadShape shape;
+  MapView value, attn, grad;
+  MatrixView mul;
+  MapView grad_attn;
+  void *partial_mul, *partial_add;
+  int64_t samples, chunks;
+
+  Tiling tiling() const { return {shape.out_height(), shape.out_width()}; }
+  int64_t tiles() const { return shape.batch / samples * tiling().count(); }
+  int64_t units() const { return shape.heads * samples * chunks; }
+  int64_t unit_cost() const { return tiles() / chunks * tiling().pixels() * shape.taps() * shape.head_channels(); }
+};
+
+struct GhostHeadKernels {
+  void (*gather)(const GhostHeadGather&, int64_t first_unit, int64_t last_unit);
+  void (*reduce)(const GhostHeadReduce&, int64_t first_unit, int64_t last_unit);
+};
+
+namespace baseline {
+extern const GhostHeadKernels ghost_head;
+}
+namespace avx2 {
+extern const GhostHeadKernels ghost_head;
+}
+namespace avx512 {
+extern const GhostHeadKernels ghost_head;
+}
+
+// The kernels of the instruction set in use.
+const GhostHeadKernels& ghost_head();
+
+}  // namespace cpu
+}  // namespace elsa

@@ -1,0 +1,21 @@
+"""Enhanced local self-attention (ELSA) for PyTorch: Hadamard attention and the ghost head as native ops."""
+
+from importlib.metadata import version
+
+from . import reference
+from ._library import build_info
+from .backend import use_backend
+from .ops.ghost_head import GhostHeadFunction, ghost_head
+from .ops.hadamard_attention import HadamardAttentionFunction, hadamard_attention
+
+__version__ = version("elsa-ext")
+
+__all__ = [
+    "GhostHeadFunction",
+    "HadamardAttentionFunction",
+    "build_info",
+    "ghost_head",
+    "hadamard_attention",
+    "reference",
+    "use_backend",
+]

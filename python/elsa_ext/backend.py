@@ -1,0 +1,53 @@
+"""Which implementation answers a call: the native kernels, or the plain-PyTorch formula."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+Backend = Literal["native", "torch"]
+
+_NATIVE_DEVICES = ("cpu", "meta")
+
+_backend: Backend = "native"
+_warned: set[str] = set()
+
+
+@contextmanager
+def use_backend(name: Backend) -> Iterator[None]:
+    """Choose the implementation of every elsa_ext op inside a ``with`` block.
+
+    Args:
+        name: ``"native"``, the compiled kernels (the default), or ``"torch"``, the formula in plain PyTorch, which
+            runs on every device and is what an ONNX export traces.
+
+    Raises:
+        ValueError: ``name`` is neither.
+
+    Example:
+        >>> with elsa_ext.use_backend("torch"):
+        ...     out = elsa_ext.ghost_head(value, attn, kernel_size=7)
+    """
+    global _backend
+    if name not in ("native", "torch"):
+        raise ValueError(f"use_backend: name must be 'native' or 'torch', got {name!r}")
+    previous, _backend = _backend, name
+    try:
+        yield
+    finally:
+        _backend = previous
+
+
+def is_native(tensor: torch.Tensor) -> bool:
+    """Tell whether a call on ``tensor`` goes to a kernel of ours; warn once for a device that has none."""
+    if _backend != "native":
+        return False
+    device = tensor.device.type
+    if device in _NATIVE_DEVICES:
+        return True
+    if device not in _warned and not torch.compiler.is_compiling():
+        _warned.add(device)
+        warnings.warn(f"elsa_ext has no {device} kernels: {device} tensors take the plain-PyTorch formula", stacklevel=3)
+    return False

@@ -1,0 +1,73 @@
+"""The checkpoint file: written whole or not at all, read without running code from it."""
+
+import os
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CommandError
+from .files import write_whole
+from .model import build_model
+
+
+@dataclass
+class Checkpoint:
+    """What ``checkpoint.pt`` holds, as a plain dict of these fields."""
+
+    model: str
+    model_kwargs: dict[str, Any]
+    classes: list[str]
+    input: dict[str, Any]
+    """What timm's ``create_transform`` takes: ``input_size``, ``mean``, ``std``, ``interpolation``, ``crop_pct``, …"""
+    epoch: int
+    metrics: dict[str, float]
+    state_dict: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint to ``path``; if that fails, what was there before stays."""
+        write_whole(path, lambda file: torch.save(vars(self), file))
+
+
+def load(path: str) -> Checkpoint:
+    """Read a checkpoint of ``elsa-ext train``.
+
+    Raises:
+        CommandError: The file is missing, damaged, or something else.
+    """
+    if not os.path.exists(path):
+        raise CommandError(f"no such file: {path}")
+    if os.path.isdir(path):
+        raise CommandError(f"{path} is a folder, not a checkpoint file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a TorchScript file, and then rejects it
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # depending on where the damage is, anything from EOFError to UnpicklingError
+        raise CommandError(f"{path} is not a checkpoint, or is damaged") from error
+    names = [field.name for field in fields(Checkpoint)]
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise CommandError(f"{path} was not written by elsa-ext train: it has no {', '.join(missing)}")
+    return Checkpoint(**{name: content[name] for name in names})
+
+
+def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
+    """Read a checkpoint and build its model, ready to classify.
+
+    Raises:
+        CommandError: As ``load``, or the weights are those of another model than the checkpoint names.
+    """
+    checkpoint = load(path)
+    try:
+        model = build_model(checkpoint.model, checkpoint.model_kwargs, checkpoint.input["input_size"])
+        model.load_state_dict(checkpoint.state_dict)
+    except CommandError as error:
+        raise CommandError(f"{path}: {error}") from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = str(error).splitlines()[-1].strip()
+        raise CommandError(f"the weights in {path} are not those of {checkpoint.model}: {first}") from error
+    return checkpoint, model.eval()

@@ -1,0 +1,165 @@
+"""The arguments of every command."""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import elsa_ext
+
+Number = TypeVar("Number", int, float)
+
+DESCRIPTION = """\
+ELSA (enhanced local self-attention) image classifiers: train one, use it, report a problem.
+"""
+
+EXAMPLES = """\
+examples:
+  elsa-ext train                                    handwritten digits, nothing to download
+  elsa-ext train --data flowers --epochs 60         your images, in flowers/<class>/*
+  elsa-ext classify runs/flowers/checkpoint.pt *.jpg
+  elsa-ext info                                     what to paste into a bug report
+"""
+
+TRAIN = """\
+Train an image classifier. Without arguments: elsa_swin_micro on the 1797 handwritten digits of scikit-learn.
+
+The run folder receives
+  checkpoint.pt   the weights after the last full epoch, and what `elsa-ext classify` needs to use them
+  metrics.csv     one row per epoch
+  curves.png      loss and accuracy over the epochs
+Ctrl-C stops the training and keeps them.
+"""
+
+DATA = """\
+layout of --data FOLDER:
+  FOLDER/<class>/*           one fifth of every class, drawn with --seed, is the test set
+or
+  FOLDER/train/<class>/*     what to train on
+  FOLDER/val/<class>/*       what to test on; FOLDER/test/<class>/* if there is no val
+"""
+
+CLASSIFY = """\
+Print the most probable classes of each image.
+
+Any format that Pillow reads, any size, grayscale or colour; transparent pixels count as white.
+An image that cannot be read is reported, the others are classified, and the exit code is 2.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line on stderr and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def number(kind: Callable[[str], Number], low: Number, high: float = math.inf) -> Callable[[str], Number]:
+    """Return an argparse type that reads a ``kind`` between ``low`` and ``high``, and says so if it cannot."""
+    what = "a whole number" if kind is int else "a number"
+    limits = f">= {low}" if high == math.inf else f"from {low} to {high:g}"
+
+    def read(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"expected {what} {limits}, got {text!r}")
+        return value
+
+    return read
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``elsa-ext``; ``command`` in its result names the module of the chosen command."""
+    parser = Parser(
+        prog="elsa-ext",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"elsa-ext {elsa_ext.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_train(commands)
+    add_classify(commands)
+    commands.add_parser(
+        "info",
+        help="print versions, CPU and build, as a bug report needs them",
+        description="Print what a bug report needs: versions, build, CPU, threads and GPU.",
+    )
+    return parser
+
+
+def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``elsa-ext train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train an image classifier",
+        description=TRAIN,
+        epilog=DATA,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="folder of images, see below (default: the digits)")
+    parser.add_argument(
+        "--model",
+        default="elsa_swin_micro",
+        metavar="NAME",
+        help="elsa_swin_micro, _tiny, _small, _base, or any model of timm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=number(int, 1),
+        metavar="N",
+        help="train on N x N pixels (default: the size that the model is made for)",
+    )
+    parser.add_argument("--epochs", type=number(int, 1), default=20, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--batch-size", type=number(int, 1), default=32, metavar="N", help="images per step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lr",
+        type=number(float, 1e-12),
+        default=1e-3,
+        metavar="X",
+        help="highest learning rate of AdamW; it warms up over the first tenth of the steps, then follows a cosine "
+        "to zero (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weight-decay", type=number(float, 0.0), default=0.05, metavar="X", help="of AdamW (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of the weights, the order of the images and their augmentation: on one machine the same seed gives "
+        "the same run (default: %(default)s)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda if there is one, or cpu)")
+    parser.add_argument(
+        "--workers",
+        type=number(int, 0),
+        default=0,
+        metavar="N",
+        help="processes that load images beside the training; 0 loads them in between (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="run folder, one without a checkpoint (default: runs/<data>-<date>-<time>)"
+    )
+
+
+def add_classify(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``elsa-ext classify``."""
+    parser = commands.add_parser(
+        "classify",
+        help="print the most probable classes of images",
+        description=CLASSIFY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+    parser.add_argument(
+        "--top", type=number(int, 1), default=5, metavar="N", help="classes per image (default: %(default)s)"
+    )

@@ -1,0 +1,185 @@
+"""ELSA-Swin: timm's Swin Transformer with ELSA in place of the window attention of every stage but the last."""
+
+from typing import Any
+
+import torch
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, register_notrace_module
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import nn
+
+from ..nn import ELSABlock
+from .checkpoint import convert_official
+
+
+@register_notrace_module
+class ELSASwinBlock(ELSABlock):
+    """An `ELSABlock` that a stage of timm's Swin can hold."""
+
+    def set_input_size(
+        self, feat_size: tuple[int, int], window_size: tuple[int, int], always_partition: bool | None = None
+    ) -> None:
+        """Do nothing: ELSA has no window and takes maps of any size."""
+
+
+class ELSASwin(SwinTransformer):
+    """timm's ``SwinTransformer`` with `ELSABlock`s in every stage but the last.
+
+    Images (B, in_chans, H, W) to logits (B, num_classes).
+
+    Args:
+        kernel_size: Side of ELSA's neighbourhood, odd.
+        qk_scale: Scale of the product of query and key; 0 means one over the root of the channels per head.
+        group_width: Channels per group of ELSA's KxK convolution.
+        lam: 1 to multiply the attention maps by a static matrix, 0 not to.
+        gamma: Weight of the static matrix that is added to the attention maps; 0 leaves it out.
+        norm_layer: Makes a normalisation, given its channels, ``device`` and ``dtype``.
+        weight_init: timm's name of an initialisation.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+        **swin: What timm's ``SwinTransformer`` takes: ``img_size``, ``depths``, ``num_heads``, ``drop_path_rate``, ….
+
+    Raises:
+        ValueError: An argument of ELSA is not what `elsa_ext.nn.ELSA` takes.
+        TypeError: timm's ``SwinTransformer`` does not know an argument.
+
+    Source: Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 7,
+        qk_scale: float | None = 1,
+        group_width: int = 8,
+        lam: int = 0,
+        gamma: float = 1,
+        norm_layer: type[nn.Module] = nn.LayerNorm,
+        weight_init: str = "",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **swin: Any,
+    ) -> None:
+        super().__init__(norm_layer=norm_layer, weight_init="skip", device=device, dtype=dtype, **swin)
+
+        def elsa_block(block: SwinTransformerBlock) -> ELSASwinBlock:
+            return ELSASwinBlock(
+                block.dim,
+                kernel_size,
+                num_heads=block.attn.num_heads,
+                mlp_ratio=block.mlp_ratio,
+                drop=block.attn.proj_drop.p,
+                attn_drop=block.attn.attn_drop.p,
+                drop_path=getattr(block.drop_path1, "drop_prob", 0.0),
+                norm_layer=norm_layer,
+                qkv_bias=block.attn.qkv.bias is not None,
+                qk_scale=qk_scale,
+                dim_v=block.attn.proj.in_features,
+                lam=lam,
+                gamma=gamma,
+                group_width=group_width,
+                proj_drop=block.attn.proj_drop.p,
+                device=device,
+                dtype=dtype,
+            )
+
+        for stage in self.layers[:-1]:
+            stage.blocks = nn.Sequential(*map(elsa_block, stage.get_submodule("blocks").children()))  # type: ignore[arg-type]
+        if weight_init != "skip":
+            self.weight_init_mode = weight_init
+            self.init_weights(weight_init)
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc",
+        "paper_ids": "arXiv:2112.12786",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "elsa_swin_micro.untrained": _cfg(
+            num_classes=10,
+            input_size=(3, 32, 32),
+            pool_size=(4, 4),
+            crop_pct=1.0,
+            mean=IMAGENET_INCEPTION_MEAN,
+            std=IMAGENET_INCEPTION_STD,
+        ),
+        "elsa_swin_tiny.untrained": _cfg(),
+        "elsa_swin_small.untrained": _cfg(),
+        "elsa_swin_base.untrained": _cfg(),
+    }
+)
+
+
+def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dict[str, Any]) -> ELSASwin:
+    args = {**args, **overrides}
+    out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
+    model: ELSASwin = build_model_with_cfg(
+        ELSASwin,
+        variant,
+        pretrained,
+        pretrained_filter_fn=lambda state_dict, model: convert_official(state_dict),
+        feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
+        **args,
+    )
+    return model
+
+
+@register_model
+def elsa_swin_micro(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
+    """ELSA-Swin of three stages for 32x32 images, under a million parameters."""
+    args = {
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 32,
+        "depths": (1, 2, 1),
+        "num_heads": (2, 4, 8),
+        "drop_path_rate": 0.0,
+    }
+    return _create("elsa_swin_micro", pretrained, args, kwargs)
+
+
+@register_model
+def elsa_swin_tiny(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
+    """ELSA-Swin-T at 224x224, 29.14 M parameters."""
+    args = {
+        "patch_size": 4,
+        "window_size": 7,
+        "embed_dim": 96,
+        "depths": (2, 2, 6, 2),
+        "num_heads": (3, 6, 12, 24),
+        "group_width": 4,
+    }
+    return _create("elsa_swin_tiny", pretrained, args, kwargs)
+
+
+@register_model
+def elsa_swin_small(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
+    """ELSA-Swin-S at 224x224."""
+    args = {"patch_size": 4, "window_size": 7, "embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)}
+    return _create("elsa_swin_small", pretrained, args, kwargs)
+
+
+@register_model
+def elsa_swin_base(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
+    """ELSA-Swin-B at 224x224."""
+    args = {"patch_size": 4, "window_size": 7, "embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}
+    return _create("elsa_swin_base", pretrained, args, kwargs)

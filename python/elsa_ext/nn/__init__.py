@@ -1,0 +1,5 @@
+"""Modules: ELSA attention and the transformer block around it."""
+
+from .elsa import ELSA, ELSABlock
+
+__all__ = ["ELSA", "ELSABlock"]

@@ -1,0 +1,75 @@
+#include "elsa/cpu_capability.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "elsa/hadamard_attention.h"
+
+namespace elsa::cpu {
+
+const char* name(Capability capability) {
+  switch (capability) {
+    case Capability::avx512:
+      return "avx512";
+    case Capability::avx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
+
+Capability best_capability() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return Capability::avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return Capability::avx2;
+  }
+#endif
+  return Capability::baseline;
+}
+
+namespace {
+
+Capability requested_capability() {
+  const Capability best = best_capability();
+  const char* wanted = std::getenv("ELSA_CPU_CAPABILITY");
+  if (wanted == nullptr || *wanted == '\0') {
+    return best;
+  }
+  for (Capability capability : {Capability::baseline, Capability::avx2, Capability::avx512}) {
+    if (std::string(wanted) == name(capability)) {
+      if (capability > best) {
+        throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY=") + wanted + ", but this machine has at most " +
+                                 name(best));
+      }
+      return capability;
+    }
+  }
+  throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY must be baseline, avx2 or avx512, got ") + wanted);
+}
+
+}  // namespace
+
+Capability capability() {
+  static const Capability in_use = requested_capability();
+  return in_use;
+}
+
+#if defined(__x86_64__)
+#define ELSA_KERNELS_IN_USE(op)                                               \
+  (capability() == Capability::avx512                                         \
+       ? avx512::op                                                           \
+       : capability() == Capability::avx2 ? avx2::op : baseline::op)
+#else
+// An unusable ELSA_CPU_CAPABILITY is an error on every machine.
+#define ELSA_KERNELS_IN_USE(op) (capability(), baseline::op)
+#endif
+
+const GhostHeadKernels& ghost_head() { return ELSA_KERNELS_IN_USE(ghost_head); }
+const HadamardKernels& hadamard_attention() { return ELSA_KERNELS_IN_USE(hadamard_attention); }
+
+}  // namespace elsa::cpu

@@ -1,0 +1,158 @@
+// Copies between tensors of any layout and dtype and the channels-last scratch in which the kernels compute.
+#pragma once
+
+#include "simd.h"
+
+namespace elsa::cpu::ELSA_CAPABILITY {
+namespace {
+
+// The positions of one axis that the pixels of a tile read, and the taps that reach the map from any of them.
+struct Axis {
+  int64_t first_tap = 0, taps = 0;
+  int64_t origin = 0, length = 0;
+
+  Axis(int64_t first_pixel, int64_t pixels, int64_t step, int64_t extent, const GhostHeadShape& shape) {
+    const int64_t radius = shape.kernel_size / 2;
+    for (int64_t tap = 0; tap < shape.kernel_size; ++tap) {
+      const int64_t low = step * first_pixel + (tap - radius) * shape.dilation;
+      if (low + step * (pixels - 1) >= 0 && low < extent) {
+        first_tap = taps == 0 ? tap : first_tap;
+        taps = tap - first_tap + 1;
+      }
+    }
+    origin = step * first_pixel + (first_tap - radius) * shape.dilation;
+    length = taps == 0 ? 0 : step * (pixels - 1) + (taps - 1) * shape.dilation + 1;
+  }
+  Axis(int64_t first, int64_t count) : origin(first), length(count) {}
+};
+
+// A rectangle of a map, in coordinates in which the map's pixels lie `spacing` apart with zeros between them.
+struct Window {
+  Axis y, x;
+  int64_t spacing = 1;
+
+  int64_t pixels() const { return y.length * x.length; }
+  // The pixel of the map at a coordinate, or -1 where there is none.
+  int64_t pixel(int64_t coordinate, int64_t extent) const {
+    return coordinate >= 0 && coordinate % spacing == 0 && coordinate / spacing < extent ? coordinate / spacing : -1;
+  }
+};
+
+template <typename T, typename From>
+ELSA_INLINE void copy_channels(const From* from, int64_t stride, int64_t count, int64_t width, T* to) {
+  if (stride == 1) {
+    for (int64_t k = 0; k < count; ++k) {
+      to[k] = convert<T>(from[k]);
+    }
+  } else {
+    for (int64_t k = 0; k < count; ++k) {
+      to[k] = convert<T>(from[k * stride]);
+    }
+  }
+  for (int64_t k = count; k < width; ++k) {
+    to[k] = T(0);
+  }
+}
+
+template <typename T>
+ELSA_INLINE void zero(T* to, int64_t count) {
+  std::memset(to, 0, std::size_t(count) * sizeof(T));
+}
+
+template <typename T, typename From>
+void pack_window_of(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
+                    const Window& window, T* to) {
+  const From* base =
+      static_cast<const From*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride;
+  for (int64_t v = 0; v < window.y.length; ++v) {
+    const int64_t row = window.pixel(window.y.origin + v, map.height);
+    if (row < 0) {
+      zero(to, window.x.length * width);
+      to += window.x.length * width;
+      continue;
+    }
+    for (int64_t u = 0; u < window.x.length; ++u, to += width) {
+      const int64_t column = window.pixel(window.x.origin + u, map.width);
+      if (column < 0) {
+        zero(to, width);
+      } else {
+        copy_channels(base + row * map.row_stride + column * map.column_stride, map.channel_stride, count, width, to);
+      }
+    }
+  }
+}
+
+// Copy `count` channels of a window into scratch of `width` channels a pixel; what lies outside the map is zero.
+template <typename T>
+void pack_window(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
+                 const Window& window, T* to) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    pack_window_of<T, double>(map, sample, first_channel, count, width, window, to);
+  } else if (map.dtype == DType::float32) {
+    pack_window_of<T, float>(map, sample, first_channel, count, width, window, to);
+  } else if (map.dtype == DType::bfloat16) {
+    pack_window_of<T, BFloat16>(map, sample, first_channel, count, width, window, to);
+  } else {
+    pack_window_of<T, Float16>(map, sample, first_channel, count, width, window, to);
+  }
+}
+
+template <typename T, typename To>
+void unpack_row_to(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width, int64_t row,
+                   int64_t first_column, int64_t columns, const T* from) {
+  To* to = static_cast<To*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride +
+           row * map.row_stride + first_column * map.column_stride;
+  if (map.channel_stride == 1) {
+    for (int64_t x = 0; x < columns; ++x) {
+      for (int64_t k = 0; k < count; ++k) {
+        to[x * map.column_stride + k] = convert<To>(from[x * width + k]);
+      }
+    }
+  } else {
+    for (int64_t k = 0; k < count; ++k) {
+      for (int64_t x = 0; x < columns; ++x) {
+        to[x * map.column_stride + k * map.channel_stride] = convert<To>(from[x * width + k]);
+      }
+    }
+  }
+}
+
+// Copy `count` channels of a row of scratch pixels, `width` channels apart, into a map.
+template <typename T>
+void unpack_row(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width, int64_t row,
+                int64_t first_column, int64_t columns, const T* from) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    unpack_row_to<T, double>(map, sample, first_channel, count, width, row, first_column, columns, from);
+  } else if (map.dtype == DType::float32) {
+    unpack_row_to<T, float>(map, sample, first_channel, count, width, row, first_column, columns, from);
+  } else if (map.dtype == DType::bfloat16) {
+    unpack_row_to<T, BFloat16>(map, sample, first_channel, count, width, row, first_column, columns, from);
+  } else {
+    unpack_row_to<T, Float16>(map, sample, first_channel, count, width, row, first_column, columns, from);
+  }
+}
+
+template <typename T, typename From>
+void pack_matrix_of(const MatrixView& matrix, int64_t offset, int64_t count, int64_t taps, int64_t width, T* to) {
+  const From* from = static_cast<const From*>(matrix.data) + offset;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    copy_channels(from + tap, taps, count, width, to + tap * width);
+  }
+}
+
+// Copy the matrices of `count` channels, from the element `offset` on, into [taps][width].
+template <typename T>
+void pack_matrix(const MatrixView& matrix, int64_t offset, int64_t count, int64_t taps, int64_t width, T* to) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    pack_matrix_of<T, double>(matrix, offset, count, taps, width, to);
+  } else if (matrix.dtype == DType::float32) {
+    pack_matrix_of<T, float>(matrix, offset, count, taps, width, to);
+  } else if (matrix.dtype == DType::bfloat16) {
+    pack_matrix_of<T, BFloat16>(matrix, offset, count, taps, width, to);
+  } else {
+    pack_matrix_of<T, Float16>(matrix, offset, count, taps, width, to);
+  }
+}
+
+}  // namespace
+}  // namespace elsa::cpu::ELSA_CAPABILITY

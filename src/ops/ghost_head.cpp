@@ -1,0 +1,194 @@
+// elsa::ghost_head and its backward: schemas, checks, allocation, CPU registration.
+#include "elsa/ghost_head.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "tensor.h"
+
+namespace elsa {
+namespace {
+
+void check_matrix(const char* op, const char* argument, const OptionalTensor& matrix, const Tensor& value,
+                  int64_t kernel_size) {
+  if (!matrix) {
+    return;
+  }
+  const Sizes shared{value.size(1), kernel_size, kernel_size};
+  const Sizes per_sample{value.size(0), value.size(1), kernel_size, kernel_size};
+  check(sizes(*matrix) == shared || sizes(*matrix) == per_sample, op, argument, " must have shape (C, K, K) = ",
+        shared, " or (B, C, K, K) = ", per_sample, ", got ", sizes(*matrix));
+  const bool float32_beside_16_bit = matrix->scalar_type() == ScalarType::Float && value.element_size() == 2;
+  if (!float32_beside_16_bit) {
+    check_like(op, argument, *matrix, "value", value);
+  }
+  check(show_device(*matrix) == show_device(value), op, argument, " must be on ", show_device(value),
+        " as value is, got ", show_device(*matrix));
+}
+
+GhostHeadShape checked_shape(const char* op, const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
+                             const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {
+  check_geometry(op, kernel_size, dilation, stride);
+  check_dtype(op, "value", value);
+  check(value.dim() == 4, op, "value must have 4 dimensions (B, C, H, W), got ", value.dim());
+  check(value.size(2) > 0 && value.size(3) > 0, op, "value must have at least one row and one column, got ",
+        sizes(value));
+  check(attn.dim() == 4, op, "attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got ", attn.dim());
+  check_like(op, "attn", attn, "value", value);
+
+  const int64_t taps = kernel_size * kernel_size, attn_channels = attn.size(1);
+  check(attn_channels > 0 && attn_channels % taps == 0, op, "attn has ", attn_channels,
+        " channels, not a multiple of kernel_size² = ", taps);
+  GhostHeadShape shape{value.size(0), value.size(1), value.size(2), value.size(3), attn_channels / taps, kernel_size,
+                       // Beyond the map's size every dilation is the same: only the centre tap is inside.
+                       std::min(dilation, std::max(value.size(2), value.size(3))), stride};
+  check(shape.channels % shape.heads == 0, op, "value has ", shape.channels, " channels, not a multiple of the ",
+        shape.heads, " heads of attn");
+  check_sizes(op, "attn", attn, {shape.batch, attn_channels, shape.out_height(), shape.out_width()});
+  check_matrix(op, "ghost_mul", ghost_mul, value, kernel_size);
+  check_matrix(op, "ghost_add", ghost_add, value, kernel_size);
+  return shape;
+}
+
+// A contiguous matrix and the view that the kernels read; the tensor keeps the view's memory alive.
+struct Matrix {
+  OptionalTensor tensor;
+  MatrixView view{nullptr, DType::float32, 0};
+
+  explicit Matrix(const OptionalTensor& matrix) {
+    if (matrix) {
+      tensor = torch::stable::contiguous(*matrix);
+      view = {tensor->data_ptr(), kernel_dtype(*tensor), matrix->dim() == 4 ? tensor->stride(0) : 0};
+    }
+  }
+};
+
+void run(const cpu::GhostHeadGather& op) {
+  const auto kernel = cpu::ghost_head().gather;
+  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
+}
+
+void run(const cpu::GhostHeadReduce& op) {
+  const auto kernel = cpu::ghost_head().reduce;
+  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
+}
+
+Tensor ghost_head_cpu(const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
+                      const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {
+  const GhostHeadShape shape =
+      checked_shape("ghost_head", value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+  Tensor out = empty_in_format(value, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
+  if (out.numel() > 0) {
+    const Matrix mul(ghost_mul), add(ghost_add);
+    run(cpu::GhostHeadGather{shape, map_view(out), map_view(value), map_view(attn), mul.view, add.view, false});
+  }
+  return out;
+}
+
+// The partial sums of a matrix's gradient, [samples][chunks][C][K][K], and their sum in the matrix's shape and dtype.
+struct MatrixGradient {
+  OptionalTensor partial;
+  void* data = nullptr;
+
+  MatrixGradient(bool needed, const Tensor& value, const GhostHeadShape& shape, int64_t samples, int64_t chunks) {
+    if (needed) {
+      partial = torch::stable::new_empty(
+          value, {samples, chunks, shape.channels, shape.kernel_size, shape.kernel_size}, accumulation_dtype(value));
+      data = partial->data_ptr();
+    }
+  }
+
+  Tensor sum(const Tensor& matrix) const {
+    Tensor total = torch::stable::new_empty(*partial, sizes(matrix));
+    const bool per_sample = matrix.dim() == 4;
+    const int64_t terms = partial->size(1) * (per_sample ? 1 : partial->size(0));
+    if (partial->scalar_type() == ScalarType::Double) {
+      add_terms<double>(total, per_sample ? matrix.size(0) : 1, terms);
+    } else {
+      add_terms<float>(total, per_sample ? matrix.size(0) : 1, terms);
+    }
+    return torch::stable::to(total, matrix.scalar_type());
+  }
+
+ private:
+  // In a fixed order, whatever the number of threads.
+  template <typename T>
+  void add_terms(Tensor& total, int64_t groups, int64_t terms) const {
+    const int64_t size = total.numel() / groups;
+    const T* from = static_cast<const T*>(partial->data_ptr());
+    T* to = static_cast<T*>(total.data_ptr());
+    parallel(total.numel(), terms, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        T sum = 0;
+        for (int64_t term = 0; term < terms; ++term) {
+          sum += from[(i / size * terms + term) * size + i % size];
+        }
+        to[i] = sum;
+      }
+    });
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> ghost_head_backward_cpu(
+    const Tensor& grad, const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
+    const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride, bool need_value,
+    bool need_attn, bool need_mul, bool need_add) {
+  const char* op = "ghost_head_backward";
+  const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+  check_like(op, "grad", grad, "value", value);
+  check_sizes(op, "grad", grad, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
+  need_mul = need_mul && ghost_mul;
+  need_add = need_add && ghost_add;
+
+  Tensor grad_value = need_value ? empty_in_format(value, sizes(value)) : no_gradient(value);
+  Tensor grad_attn = need_attn ? empty_in_format(attn, sizes(attn)) : no_gradient(attn);
+  Tensor grad_mul = need_mul ? torch::stable::new_empty(*ghost_mul, sizes(*ghost_mul)) : no_gradient(value);
+  Tensor grad_add = need_add ? torch::stable::new_empty(*ghost_add, sizes(*ghost_add)) : no_gradient(value);
+  if (grad.numel() == 0) {
+    for (Tensor* tensor : {&grad_value, &grad_attn, &grad_mul, &grad_add}) {
+      torch::stable::zero_(*tensor);
+    }
+    return {grad_value, grad_attn, grad_mul, grad_add};
+  }
+
+  const Matrix mul(ghost_mul), add(ghost_add);
+  const MapView value_view = map_view(value), attn_view = map_view(attn), grad_view = map_view(grad);
+  if (need_value) {
+    run(cpu::GhostHeadGather{shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
+  }
+  if (need_attn || need_mul || need_add) {
+    cpu::GhostHeadReduce reduce{};
+    reduce.shape = shape;
+    reduce.value = value_view, reduce.attn = attn_view, reduce.grad = grad_view, reduce.mul = mul.view;
+    if (need_attn) reduce.grad_attn = map_view(grad_attn);
+    reduce.samples = mul.view.batch_stride != 0 || add.view.batch_stride != 0 ? shape.batch : 1;
+    reduce.chunks = std::min(reduce.tiles(), std::max<int64_t>(1, 128 / (shape.heads * reduce.samples)));
+    const MatrixGradient sum_mul(need_mul, value, shape, reduce.samples, reduce.chunks);
+    const MatrixGradient sum_add(need_add, value, shape, reduce.samples, reduce.chunks);
+    reduce.partial_mul = sum_mul.data;
+    reduce.partial_add = sum_add.data;
+    run(reduce);
+    if (need_mul) grad_mul = sum_mul.sum(*ghost_mul);
+    if (need_add) grad_add = sum_add.sum(*ghost_add);
+  }
+  return {grad_value, grad_attn, grad_mul, grad_add};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(elsa, library) {
+  library.def(
+      "ghost_head(Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
+      "int kernel_size, int dilation=1, int stride=1) -> Tensor");
+  library.def(
+      "ghost_head_backward(Tensor grad, Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
+      "int kernel_size, int dilation=1, int stride=1, bool need_value=True, bool need_attn=True, bool need_mul=True, "
+      "bool need_add=True) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(elsa, CPU, library) {
+  library.impl("ghost_head", TORCH_BOX(&ghost_head_cpu));
+  library.impl("ghost_head_backward", TORCH_BOX(&ghost_head_backward_cpu));
+}
+
+}  // namespace elsa

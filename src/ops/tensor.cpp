@@ -1,0 +1,113 @@
+#include "tensor.h"
+
+namespace elsa {
+
+std::string name(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Bool:
+      return "bool";
+    case ScalarType::ComplexFloat:
+      return "complex64";
+    case ScalarType::ComplexDouble:
+      return "complex128";
+    default:
+      return torch::headeronly::toString(dtype);
+  }
+}
+
+std::ostream& operator<<(std::ostream& out, const Sizes& sizes) {
+  out << '(';
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    out << (i == 0 ? "" : ", ") << sizes[i];
+  }
+  return out << (sizes.size() == 1 ? ",)" : ")");
+}
+
+std::string show_device(const Tensor& tensor) {
+  if (tensor.is_cpu()) {
+    return "cpu";
+  }
+  return (tensor.is_cuda() ? "cuda:" : "device ") + std::to_string(tensor.get_device_index());
+}
+
+Sizes sizes(const Tensor& tensor) {
+  const auto view = tensor.sizes();
+  return {view.begin(), view.end()};
+}
+
+void check_dtype(const char* op, const char* argument, const Tensor& tensor) {
+  const ScalarType dtype = tensor.scalar_type();
+  check(dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::BFloat16 ||
+            dtype == ScalarType::Half,
+        op, argument, " must be float64, float32, bfloat16 or float16, got ", name(dtype));
+}
+
+void check_like(const char* op, const char* argument, const Tensor& tensor, const char* like_argument,
+                const Tensor& like) {
+  check(tensor.scalar_type() == like.scalar_type(), op, argument, " must be ", name(like.scalar_type()), " as ",
+        like_argument, " is, got ", name(tensor.scalar_type()));
+  check(show_device(tensor) == show_device(like), op, argument, " must be on ", show_device(like), " as ",
+        like_argument, " is, got ", show_device(tensor));
+}
+
+void check_sizes(const char* op, const char* argument, const Tensor& tensor, const Sizes& expected) {
+  check(sizes(tensor) == expected, op, argument, " must have shape ", expected, ", got ", sizes(tensor));
+}
+
+void check_geometry(const char* op, int64_t kernel_size, int64_t dilation, int64_t stride) {
+  check(kernel_size > 0 && kernel_size % 2 == 1 && kernel_size <= INT32_MAX, op,
+        "kernel_size must be odd and positive, got ", kernel_size);
+  check(dilation > 0, op, "dilation must be positive, got ", dilation);
+  check(stride > 0, op, "stride must be positive, got ", stride);
+}
+
+DType kernel_dtype(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double:
+      return DType::float64;
+    case ScalarType::BFloat16:
+      return DType::bfloat16;
+    case ScalarType::Half:
+      return DType::float16;
+    default:
+      return DType::float32;
+  }
+}
+
+ScalarType accumulation_dtype(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+MapView map_view(const Tensor& tensor) {
+  return {tensor.data_ptr(), kernel_dtype(tensor), tensor.size(2),   tensor.size(3),
+          tensor.stride(0),  tensor.stride(1),     tensor.stride(2), tensor.stride(3)};
+}
+
+Tensor empty_in_format(const Tensor& like, const Sizes& size) {
+  const bool channels_last = !like.is_contiguous() && like.stride(1) == 1;
+  return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                            : torch::headeronly::MemoryFormat::Contiguous);
+}
+
+Tensor no_gradient(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+}  // namespace elsa

@@ -1,0 +1,82 @@
+// Tensors through LibTorch's stable ABI: argument checks, allocation, views for the kernels, calls of ATen.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "elsa/ghost_head.h"
+
+namespace elsa {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Sizes = std::vector<int64_t>;
+
+std::ostream& operator<<(std::ostream& out, const Sizes& sizes);
+
+// Throw `elsa::<op>: <parts>` unless `ok`.
+template <typename... Parts>
+void check(bool ok, const char* op, const Parts&... parts) {
+  if (!ok) {
+    std::ostringstream message;
+    message << "elsa::" << op << ": ";
+    (message << ... << parts);
+    throw std::runtime_error(message.str());
+  }
+}
+
+std::string name(ScalarType dtype);
+std::string show_device(const Tensor& tensor);
+Sizes sizes(const Tensor& tensor);
+
+// One of the four dtypes of the ops.
+void check_dtype(const char* op, const char* argument, const Tensor& tensor);
+
+// `tensor` has the dtype and the device of `like`.
+void check_like(const char* op, const char* argument, const Tensor& tensor, const char* like_argument,
+                const Tensor& like);
+
+void check_sizes(const char* op, const char* argument, const Tensor& tensor, const Sizes& expected);
+
+// kernel_size, dilation and stride.
+void check_geometry(const char* op, int64_t kernel_size, int64_t dilation, int64_t stride);
+
+DType kernel_dtype(const Tensor& tensor);
+
+// float64 stays; everything else is accumulated in float32.
+ScalarType accumulation_dtype(const Tensor& tensor);
+
+MapView map_view(const Tensor& tensor);
+
+// An uninitialised tensor of `size` in the memory format of `like`: channels_last where channels are its innermost
+// dimension (a channel slice of a wider channels_last tensor included), contiguous otherwise.
+Tensor empty_in_format(const Tensor& like, const Sizes& size);
+
+// What stands for a gradient that nobody asked for.
+Tensor no_gradient(const Tensor& like);
+
+// Run `work(first, last)` over `units` of about `unit_cost` multiply-adds each: in parallel where it is worth a thread.
+template <typename Work>
+void parallel(int64_t units, int64_t unit_cost, const Work& work) {
+  constexpr int64_t worth_a_thread = 1 << 16;
+  torch::stable::parallel_for(0, units, worth_a_thread / (unit_cost + 1) + 1, work);
+}
+
+// Call an ATen operator that returns one tensor; `arguments` must be all of its schema's.
+template <typename... Arguments>
+Tensor call(const char* op, const char* overload, const Arguments&... arguments) {
+  std::array<StableIValue, sizeof...(Arguments)> stack{torch::stable::detail::from(arguments)...};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+}  // namespace elsa

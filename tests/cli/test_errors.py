@@ -1,0 +1,204 @@
+"""Mistakes of the user: one line on stderr that says what is wrong, and exit code 2."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from .conftest import Result, write_images
+
+Command = Callable[..., Result]
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    assert result.code == 2
+    assert result.err.endswith("\n") and result.err.count("\n") == 1, result.err
+    assert result.err.startswith("elsa-ext")
+    for part in parts:
+        assert part in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--model", "elsa_swin_mirco"], ["unknown model 'elsa_swin_mirco'", "elsa_swin_micro"]),
+        (["--model", "xyz"], ["unknown model 'xyz'", "elsa_swin_micro", "elsa_swin_base"]),
+        (["--model", "vit_tiny_patch16_224", "--image-size", "15"], ["vit_tiny_patch16_224", "15 x 15"]),
+        (["--epochs", "0"], ["--epochs", "whole number >= 1", "'0'"]),
+        (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
+        (["--batch-size", "-1"], ["--batch-size", "'-1'"]),
+        (["--lr", "0"], ["--lr", "'0'"]),
+        (["--lr", "nan"], ["--lr", "'nan'"]),
+        (["--lr", "inf"], ["--lr", "'inf'"]),
+        (["--weight-decay", "-0.1"], ["--weight-decay", "'-0.1'"]),
+        (["--seed", "4294967296"], ["--seed", "'4294967296'"]),
+        (["--workers", "many"], ["--workers", "'many'"]),
+        (["--image-size", "0"], ["--image-size", "'0'"]),
+        (["--device", "toaster"], ["--device toaster"]),
+        (["--device", "meta"], ["--device meta"]),
+        (["--data", "nowhere"], ["no such folder: nowhere"]),
+        (["--epochs"], ["--epochs"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_train_options(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = command("train", *arguments)
+    assert_refused(result, "elsa-ext train: ", *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands(command: Command) -> None:
+    assert_refused(command(), "COMMAND")
+    assert_refused(command("fly"), "'fly'", "train", "classify", "info")
+    assert_refused(command("train", "--colour", "red"), "--colour")
+
+
+def test_empty_folder(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("train", "--data", tmp_path), str(tmp_path), "class folder")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert_refused(command("train", "--data", tmp_path), str(tmp_path), "no valid file", "a, b")
+
+
+def test_data_is_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("")
+    assert_refused(command("train", "--data", tmp_path / "images"), "is a file")
+
+
+def test_one_class(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("train", "--data", write_images(tmp_path, "red", 4)), "one class", "'red'", "<class>")
+
+
+def test_class_of_one_image(command: Command, tmp_path: Path) -> None:
+    write_images(tmp_path, "red", 4)
+    write_images(tmp_path, "tan", 1)
+    assert_refused(command("train", "--data", tmp_path), str(tmp_path / "tan"), "one image")
+
+
+def test_split_with_other_classes(command: Command, tmp_path: Path) -> None:
+    write_images(tmp_path / "train", "red tan blue", 2)
+    write_images(tmp_path / "val", "red blue grey", 2)
+    assert_refused(command("train", "--data", tmp_path), str(tmp_path / "val"), "classes: grey, tan")
+
+
+def damaged_folder(root: Path) -> Path:
+    images = write_images(root, "blue red", 4)
+    for file in images.glob("red/*.png"):
+        file.write_bytes(file.read_bytes()[:60])
+    return images
+
+
+def test_unreadable_image_in_training(command: Command, tmp_path: Path) -> None:
+    result = command("train", "--data", damaged_folder(tmp_path / "images"), "--output", tmp_path / "run")
+    assert result.code == 2
+    last = result.err.splitlines()[-1].lstrip()
+    assert last.startswith(f"elsa-ext train: cannot read {tmp_path}/images/red/")
+
+
+def test_unreadable_image_in_a_worker(tmp_path: Path) -> None:
+    arguments = ["train", "--data", str(damaged_folder(tmp_path / "images")), "--output", str(tmp_path / "run")]
+    process = subprocess.run(
+        [sys.executable, "-m", "elsa_ext.cli", *arguments, "--workers", "1"], capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    last = process.stderr.splitlines()[-1].lstrip()
+    assert last.startswith(f"elsa-ext train: cannot read {tmp_path}/images/red/")
+
+
+def test_run_folder_in_use(command: Command, trained: Path) -> None:
+    before = (trained / "checkpoint.pt").read_bytes()
+    assert_refused(command("train", "--output", trained), str(trained), "already holds a checkpoint")
+    assert (trained / "checkpoint.pt").read_bytes() == before
+
+
+def test_output_is_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    assert_refused(command("train", "--output", tmp_path / "run"), "is a file")
+    assert_refused(command("train", "--output", tmp_path / "run" / "deeper"), str(tmp_path / "run"))
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("missing", ["timm", "torchvision", "sklearn", "matplotlib", "tqdm", "PIL"])
+def test_package_missing(command: Command, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert_refused(command("train"), f"elsa-ext train: {missing} not installed", "pip install 'elsa-ext[train]'")
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("picture"), "red", 1) / "red" / "0.png"
+
+
+def test_checkpoint_missing(command: Command, picture: Path, tmp_path: Path) -> None:
+    assert_refused(
+        command("classify", tmp_path / "no.pt", picture), f"elsa-ext classify: no such file: {tmp_path}/no.pt"
+    )
+    assert_refused(command("classify", tmp_path, picture), f"{tmp_path} is a folder")
+
+
+def test_checkpoint_damaged(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:
+    whole = (trained / "checkpoint.pt").read_bytes()
+    for content in (b"", b"text", whole[:1000], whole[: len(whole) // 2], picture.read_bytes()):
+        (tmp_path / "bad.pt").write_bytes(content)
+        assert_refused(command("classify", tmp_path / "bad.pt", picture), "bad.pt is not a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), {"model": "elsa_swin_micro"}, [1, 2]], ids=["tensor", "dict", "list"]
+)
+def test_checkpoint_of_something_else(command: Command, picture: Path, tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    assert_refused(command("classify", tmp_path / "other.pt", picture), "other.pt was not written by elsa-ext train")
+
+
+def test_checkpoint_that_would_run_code(command: Command, picture: Path, tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    assert_refused(command("classify", tmp_path / "module.pt", picture), "module.pt is not a checkpoint")
+
+
+def test_checkpoint_of_another_model(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "checkpoint.pt", weights_only=True)
+    torch.save({**content, "model": "elsa_swin_huge"}, tmp_path / "a.pt")
+    assert_refused(command("classify", tmp_path / "a.pt", picture), "a.pt", "unknown model 'elsa_swin_huge'")
+    torch.save({**content, "model": "resnet10t"}, tmp_path / "b.pt")
+    assert_refused(command("classify", tmp_path / "b.pt", picture), "b.pt", "are not those of resnet10t")
+    torch.save({**content, "model_kwargs": {"num_classes": 3}}, tmp_path / "c.pt")
+    assert_refused(
+        command("classify", tmp_path / "c.pt", picture), "c.pt", "are not those of elsa_swin_micro", "head.fc"
+    )
+
+
+def test_one_bad_image_among_good_ones(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("not an image")
+    (tmp_path / "half.png").write_bytes(picture.read_bytes()[:60])
+    Image.new("L", (9, 9)).save(tmp_path / "good.png")
+    images = [
+        picture,
+        tmp_path / "note.png",
+        tmp_path / "none.png",
+        tmp_path / "half.png",
+        tmp_path,
+        tmp_path / "good.png",
+    ]
+    result = command("classify", trained / "checkpoint.pt", *images)
+    assert result.code == 2
+    assert [line for line in result.out.splitlines() if not line.startswith(" ")] == [str(images[0]), str(images[-1])]
+    assert [line.replace(str(tmp_path), "") for line in result.err.splitlines()] == [
+        "elsa-ext classify: cannot read /note.png as an image: it is damaged, or of another kind",
+        "elsa-ext classify: no such file: /none.png",
+        "elsa-ext classify: cannot read /half.png as an image: it is damaged, or of another kind",
+        "elsa-ext classify:  is a folder, not an image",
+    ]
+
+
+def test_classify_options(command: Command, picture: Path, trained: Path) -> None:
+    assert_refused(command("classify", trained / "checkpoint.pt", picture, "--top", "0"), "--top", "'0'")
+    assert_refused(command("classify", trained / "checkpoint.pt"), "IMAGE")

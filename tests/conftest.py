@@ -1,0 +1,27 @@
+"""Fixtures that every test folder shares."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+pytest.register_assert_rewrite("ops.checks")
+
+from ops import backends  # noqa: E402
+
+
+@pytest.fixture(params=backends.ALL, ids=lambda backend: backend.name)
+def backend(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """Every implementation in turn: the public functions must act alike on all of them."""
+    yield from backends.enter(request.param)
+
+
+@pytest.fixture(params=backends.NATIVE, ids=lambda backend: backend.name)
+def native(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """The compiled implementations alone, for what is about the registered ops."""
+    yield from backends.enter(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,107 @@
+"""Run a case and compare what it gives with the float64 oracle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import elsa_ext
+import numpy as np
+import torch
+from ops.cases import Case, Tensors, make, make_grad
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+# What the formula may lose, in units of its dtype's epsilon: the yardstick is measured too.
+FORMULA_UNITS = 16
+
+
+def call(case: Case, tensors: Tensors) -> Tensor:
+    """Call the public function of ``case``."""
+    return getattr(elsa_ext, case.op)(*tensors.values(), **case.options)
+
+
+def evaluate(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """The result of ``case`` as "out", and the gradient of every given tensor under its own name."""
+    leaves = {name: None if t is None else t.detach().requires_grad_() for name, t in tensors.items()}
+    out = call(case, leaves)
+    given = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+    grads = torch.autograd.grad(out, list(given.values()), grad)
+    return {"out": out.detach(), **dict(zip(given, grads, strict=True))}
+
+
+def _array(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def oracle(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, np.ndarray]:
+    """What ``evaluate`` would give in exact arithmetic, nearly: float64 loops over the same inputs."""
+    arrays = [_array(tensor) for tensor in tensors.values()]
+    out = getattr(elsa_ext.reference, case.op)(*arrays, **case.options)
+    backward = getattr(elsa_ext.reference, f"{case.op}_backward")
+    grads = backward(_array(grad), *arrays, **case.options)
+    return {"out": out, **{name: g for name, g in zip(tensors, grads, strict=True) if tensors[name] is not None}}
+
+
+def errors(actual: Tensor, exact: np.ndarray) -> tuple[float, float]:
+    """The largest error relative to the largest entry of ``exact``, and the relative L2 error."""
+    if exact.size == 0:
+        return 0.0, 0.0
+    difference = actual.detach().to("cpu", torch.float64).numpy() - exact
+    scale = max(np.abs(exact).max(), np.finfo(np.float64).tiny)
+    norm = max(np.linalg.norm(exact), np.finfo(np.float64).tiny)
+    return float(np.abs(difference).max() / scale), float(np.linalg.norm(difference) / norm)
+
+
+def assert_close(name: str, actual: Tensor, plain: Tensor, exact: np.ndarray) -> None:
+    """Assert that ``actual`` is off by at most twice what ``plain``, the formula in that dtype, is off, and a floor."""
+    assert tuple(actual.shape) == exact.shape, f"{name}: shape {tuple(actual.shape)}, oracle {exact.shape}"
+    assert actual.dtype == plain.dtype, f"{name}: {actual.dtype}, formula {plain.dtype}"
+    eps = torch.finfo(actual.dtype).eps
+    floor = eps if actual.element_size() == 2 else 4 * eps
+    for kind, got, yardstick in zip(("maximum", "L2"), errors(actual, exact), errors(plain, exact), strict=True):
+        assert yardstick <= FORMULA_UNITS * eps, f"{name}: {kind} error of the formula is {yardstick / eps:.2f} eps"
+        assert got <= 2 * yardstick + floor, (
+            f"{name}: {kind} error {got / eps:.2f} eps, of the formula {yardstick / eps:.2f} eps"
+        )
+
+
+def check(
+    case: Case,
+    device: str,
+    dtype: torch.dtype = torch.float64,
+    matrix_dtype: torch.dtype | None = None,
+    layouts: Mapping[str, str] | None = None,
+) -> dict[str, Tensor]:
+    """Compare ``case`` and its gradients with the oracle, see that no input changed, and return what came."""
+    tensors = make(case, dtype, device, matrix_dtype, layouts)
+    grad = make_grad(case, dtype, device, (layouts or {}).get("grad", "contiguous"))
+    before = {name: None if t is None else t.clone() for name, t in tensors.items()}
+    actual = evaluate(case, tensors, grad)
+    with elsa_ext.use_backend("torch"):
+        plain = evaluate(case, tensors, grad)
+    exact = oracle(case, tensors, grad)
+    for name, result in actual.items():
+        assert_close(name, result, plain[name], exact[name])
+    for name, tensor in tensors.items():
+        assert tensor is None or torch.equal(tensor, before[name]), f"{name} was written to"
+    return actual
+
+
+def forward_arguments(case: Case, **options: Any) -> dict[str, Any]:
+    """Every argument of ``case`` by name; ``options`` are those of ``make``."""
+    return {**make(case, **options), **case.options}
+
+
+def backward_arguments(case: Case, **options: Any) -> dict[str, Any]:
+    """Every argument of the backward op of ``case`` by name; ``options`` are those of ``make``."""
+    arguments = forward_arguments(case, **options)
+    layout = options.get("layouts", {}).get("grad", "contiguous")
+    like = next(iter(arguments.values()))
+    given = {"grad": make_grad(case, like.dtype, str(like.device), layout)}
+    if case.op == "hadamard_attention":
+        given["attn"] = getattr(elsa_ext, case.op)(**arguments)
+    return {**given, **arguments}
+
+
+def to_fake(arguments: Mapping[str, Any], mode: FakeTensorMode) -> dict[str, Any]:
+    """``arguments`` with fake tensors in the place of real ones."""
+    return {name: mode.from_tensor(a) if isinstance(a, Tensor) else a for name, a in arguments.items()}

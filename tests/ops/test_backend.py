@@ -1,0 +1,94 @@
+"""Which implementation answers a call, and what it leaves alone."""
+
+import elsa_ext
+import pytest
+import torch
+from ops.backends import Backend
+from ops.cases import LAYOUTS, Case, GhostHead, HadamardAttention, make, make_grad
+from ops.checks import call, evaluate
+from torch.utils._python_dispatch import TorchDispatchMode
+
+BOTH = [GhostHead(), HadamardAttention()]
+
+
+class Ops(TorchDispatchMode):
+    """Notes the namespace of every op that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespaces: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.namespaces.add(func.namespace)
+        return func(*args, **(kwargs or {}))
+
+
+def namespaces(case: Case, device: str) -> set[str]:
+    """The namespaces of the ops that ``case`` and its gradients run."""
+    tensors, grad = make(case, device=device), make_grad(case, device=device)
+    with Ops() as ops:
+        evaluate(case, tensors, grad)
+    return ops.namespaces
+
+
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_the_native_backend_runs_the_registered_op(native: Backend, case: Case) -> None:
+    assert "elsa" in namespaces(case, native.device)
+    with elsa_ext.use_backend("torch"):
+        assert namespaces(case, native.device) == {"aten"}
+        with elsa_ext.use_backend("native"):
+            assert "elsa" in namespaces(case, native.device)
+        assert namespaces(case, native.device) == {"aten"}
+    assert "elsa" in namespaces(case, native.device)
+
+
+def test_an_error_puts_the_backend_back() -> None:
+    with pytest.raises(KeyError), elsa_ext.use_backend("torch"):
+        raise KeyError
+    assert "elsa" in namespaces(GhostHead(), "cpu")
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match=r"use_backend: name .* 'numpy'"), elsa_ext.use_backend("numpy"):
+        pass
+
+
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_meta_tensors(backend: Backend, case: Case) -> None:
+    """Shapes without numbers, as for a model built on the meta device."""
+    tensors = {name: t.to("meta") for name, t in make(case, device=backend.device).items()}
+    results = evaluate(case, tensors, make_grad(case, device="meta"))
+    assert results["out"].is_meta and results["out"].shape == case.out_shape
+    for name, tensor in tensors.items():
+        assert results[name].is_meta and results[name].shape == tensor.shape
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ghost_head_copies_no_image(native: Backend, layout: str) -> None:
+    case = GhostHead(channels=36, heads=3)
+    arguments = make(case, torch.float32, native.device, layouts={"value": layout, "attn": layout})
+    grad = make_grad(case, torch.float32, native.device, layout)
+    call(case, arguments)
+    with torch.profiler.profile() as profile:
+        call(case, arguments)
+        torch.ops.elsa.ghost_head_backward(grad, **arguments, **case.options)
+    called = {event.key for event in profile.key_averages()}
+    assert "elsa::ghost_head" in called and "elsa::ghost_head_backward" in called
+    assert not called & {"aten::clone", "aten::copy_"}
+
+
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_writing_to_a_saved_input_is_noticed(native: Backend, case: Case) -> None:
+    tensors = make(case, device=native.device)
+    leaf = next(iter(tensors.values())).clone().requires_grad_()
+    first = leaf * 1
+    out = call(case, {**tensors, next(iter(tensors)): first})
+    first.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_build_info() -> None:
+    info = elsa_ext.build_info()
+    assert info["cpu_capability"] in ("baseline", "avx2", "avx512")
+    assert all(isinstance(value, str) and value for value in info.values())
