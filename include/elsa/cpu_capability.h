@@ -13,8 +13,8 @@ ELSA_EXPORT const char* name(Capability capability);
 // The best instruction set of this machine.
 ELSA_EXPORT Capability best_capability();
 
-// The instruction set in use, settled at the first call. Throws if ELSA_CPU_CAPABILITY names one that is unknown or that
-// this machine lacks.
+// The instruction set in use, settled at the first call. Throws if ELSA_CPU_CAPABILITY names one that is unknown or
+// that this machine lacks.
 ELSA_EXPORT Capability capability();
 
 }  // namespace elsa::cpu

@@ -1,4 +1,5 @@
-// The contract of elsa::ghost_head: its shape, the views that its kernels read, and the kernels of every instruction set.
+// The contract of elsa::ghost_head: its shape, the views that its kernels read, and the kernels of every instruction
+// set.
 //
 //   out[b,c,y,x] = Σ_ij (mul[c,i,j] · attn[b,head(c),i,j,y,x] + add[c,i,j]) · value[b,c, s·y+(i−r)·d, s·x+(j−r)·d]
 //

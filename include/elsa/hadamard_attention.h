@@ -40,7 +40,80 @@ struct HadamardProductBackward {
   int64_t unit_cost() const { return shape.width * shape.channels; }
 };
 
+// The grouped K × K convolution, or its adjoint, over channels-last maps in the accumulation type; weight is (C,
+// C/groups, K, K), contiguous. One unit of work per tile and block of channels.
+struct GroupedConv {
+  int64_t batch, channels, kernel_size, dilation, groups;
+  MapView in, out;
+  const void *weight, *bias;
+  bool adjoint;
+
+  Tiling tiling() const { return {out.height, out.width}; }
+  int64_t tiles() const { return batch * tiling().count(); }
+  int64_t tile_cost() const { return tiling().pixels() * kernel_size * kernel_size * (channels / groups) * 16; }
+};
+
+// The gradients of the convolution's weight and bias, where out is the gradient of its output: partial sums over
+// `chunks` groups of tiles, [chunks][C][C/groups][K²] and [chunks][C].
+struct GroupedConvWeightGradient {
+  GroupedConv conv;
+  void *partial_weight, *partial_bias;
+  int64_t chunks;
+};
+
+// The grouped 1 × 1 convolution, or its adjoint, over dense [pixels][channels] maps in the accumulation type; weight is
+// (outputs, inputs / groups) of the convolution. One unit of work per unit_pixels pixels.
+struct Projection {
+  DType dtype;
+  int64_t pixels, in_channels, out_channels, groups;
+  const void* in;
+  void* out;
+  const void *weight, *bias;
+  bool adjoint;
+
+  static constexpr int64_t unit_pixels = 56;
+  int64_t units() const { return (pixels + unit_pixels - 1) / unit_pixels; }
+  int64_t unit_cost() const { return unit_pixels * in_channels * out_channels / groups; }
+};
+
+// The gradients of the projection's weight and bias, where out is the gradient of its output: partial sums over
+// `chunks` ranges of pixels, [chunks][outputs][inputs/groups] and [chunks][outputs].
+struct ProjectionWeightGradient {
+  Projection projection;
+  void *partial_weight, *partial_bias;
+  int64_t chunks;
+};
+
+// out = GELU(x), or grad · GELU'(x) where grad is not null, over dense arrays. One unit of work per unit_size elements.
+struct Gelu {
+  DType dtype;
+  int64_t size;
+  const void *x, *grad;
+  void* out;
+
+  static constexpr int64_t unit_size = 1024;
+  int64_t units() const { return (size + unit_size - 1) / unit_size; }
+  int64_t unit_cost() const { return unit_size * 16; }
+};
+
+// The softmax over K² of the logits `in`, or the logits' gradient where `attn` is not absent and `in` is attn's
+// gradient; any layout and dtype. One unit of work per row of pixels.
+struct Softmax {
+  HadamardShape shape;
+  MapView in, attn, out;
+
+  int64_t units() const { return shape.batch * shape.out_height(); }
+  int64_t unit_cost() const { return shape.out_width() * shape.attn_channels() * 16; }
+};
+
 struct HadamardKernels {
+  int64_t conv_block_bytes;  // what a block of the convolution's channels takes in the accumulation type
+  void (*conv)(const GroupedConv&, int64_t first_unit, int64_t last_unit);
+  void (*conv_weight_gradient)(const GroupedConvWeightGradient&, int64_t first_unit, int64_t last_unit);
+  void (*projection)(const Projection&, int64_t first_unit, int64_t last_unit);
+  void (*projection_weight_gradient)(const ProjectionWeightGradient&, int64_t first_unit, int64_t last_unit);
+  void (*gelu)(const Gelu&, int64_t first_unit, int64_t last_unit);
+  void (*softmax)(const Softmax&, int64_t first_unit, int64_t last_unit);
   void (*product)(const HadamardProduct&, int64_t first_unit, int64_t last_unit);
   void (*product_backward)(const HadamardProductBackward&, int64_t first_unit, int64_t last_unit);
 };

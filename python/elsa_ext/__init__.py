@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from . import reference
+from . import compat, nn, reference
 from ._library import build_info
 from .backend import use_backend
 from .ops.ghost_head import GhostHeadFunction, ghost_head
@@ -14,8 +14,10 @@ __all__ = [
     "GhostHeadFunction",
     "HadamardAttentionFunction",
     "build_info",
+    "compat",
     "ghost_head",
     "hadamard_attention",
+    "nn",
     "reference",
     "use_backend",
 ]

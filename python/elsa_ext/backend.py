@@ -49,5 +49,5 @@ def is_native(tensor: torch.Tensor) -> bool:
         return True
     if device not in _warned and not torch.compiler.is_compiling():
         _warned.add(device)
-        warnings.warn(f"elsa_ext has no {device} kernels: {device} tensors take the plain-PyTorch formula", stacklevel=3)
+        warnings.warn(f"elsa_ext has no kernels for {device}: it takes the plain-PyTorch formula", stacklevel=3)
     return False

@@ -3,6 +3,8 @@
 It is slow and shares no code with the kernels: what the tests hold every backend against.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +15,11 @@ from .ops.checks import HadamardParameters, check_ghost_head, check_gradient, ch
 Array = NDArray[np.float64]
 
 
-def _arrays(*values: ArrayLike | None) -> list[Array | None]:
+def _arrays(*values: ArrayLike | None) -> list[Any]:
     return [None if value is None else np.ascontiguousarray(value, dtype=np.float64) for value in values]
 
 
-def _shapes(arrays: list[Array | None]) -> list[torch.Tensor | None]:
+def _shapes(arrays: list[Any]) -> list[Any]:
     return [None if array is None else torch.empty(array.shape, dtype=torch.float64, device="meta") for array in arrays]
 
 
@@ -33,7 +35,8 @@ def ghost_head(
 ) -> Array:
     """Compute :func:`elsa_ext.ghost_head` in float64; same shapes and errors."""
     arrays, options = _arrays(value, attn, ghost_mul, ghost_add), (kernel_size, dilation, stride)
-    check_ghost_head("ghost_head", *_shapes(arrays), *options)  # type: ignore[arg-type]
+    value_shape, attn_shape, mul_shape, add_shape = _shapes(arrays)
+    check_ghost_head("ghost_head", value_shape, attn_shape, mul_shape, add_shape, *options)
     return _C.reference.ghost_head(*arrays, *options)
 
 
@@ -51,9 +54,9 @@ def ghost_head_backward(
     """Compute the gradients of value, attn, ghost_mul and ghost_add; None for a matrix that is None."""
     op, options = "ghost_head_backward", (kernel_size, dilation, stride)
     arrays = _arrays(grad, value, attn, ghost_mul, ghost_add)
-    shapes = _shapes(arrays)
-    size = check_ghost_head(op, *shapes[1:], *options)  # type: ignore[arg-type]
-    check_gradient(op, "grad", shapes[0], "value", shapes[1], size)  # type: ignore[arg-type]
+    grad_shape, value_shape, attn_shape, mul_shape, add_shape = _shapes(arrays)
+    size = check_ghost_head(op, value_shape, attn_shape, mul_shape, add_shape, *options)
+    check_gradient(op, "grad", grad_shape, "value", value_shape, size)
     return _C.reference.ghost_head_backward(*arrays, *options)
 
 
@@ -73,9 +76,10 @@ def hadamard_attention(
 ) -> Array:
     """Compute :func:`elsa_ext.hadamard_attention` in float64; same shapes and errors."""
     arrays = _arrays(query, key, conv_weight, conv_bias, proj_weight, proj_bias)
-    shapes = _shapes(arrays)
-    parameters = HadamardParameters(*shapes[2:])  # type: ignore[arg-type]
-    check_hadamard_attention("hadamard_attention", *shapes[:2], parameters, heads, dilation, stride, proj_groups)  # type: ignore[arg-type]
+    query_shape, key_shape, *parameter_shapes = _shapes(arrays)
+    parameters = HadamardParameters(*parameter_shapes)
+    op = "hadamard_attention"
+    check_hadamard_attention(op, query_shape, key_shape, parameters, heads, dilation, stride, proj_groups)
     return _C.reference.hadamard_attention(*arrays, heads, scale, dilation, stride, proj_groups)
 
 
@@ -97,8 +101,8 @@ def hadamard_attention_backward(
     """Compute the gradients of the six tensors; None for a bias that is None."""
     op = "hadamard_attention_backward"
     arrays = _arrays(grad, query, key, conv_weight, conv_bias, proj_weight, proj_bias)
-    shapes = _shapes(arrays)
-    parameters = HadamardParameters(*shapes[3:])  # type: ignore[arg-type]
-    size = check_hadamard_attention(op, *shapes[1:3], parameters, heads, dilation, stride, proj_groups)  # type: ignore[arg-type]
-    check_gradient(op, "grad", shapes[0], "query", shapes[1], size)  # type: ignore[arg-type]
+    grad_shape, query_shape, key_shape, *parameter_shapes = _shapes(arrays)
+    parameters = HadamardParameters(*parameter_shapes)
+    size = check_hadamard_attention(op, query_shape, key_shape, parameters, heads, dilation, stride, proj_groups)
+    check_gradient(op, "grad", grad_shape, "query", query_shape, size)
     return _C.reference.hadamard_attention_backward(*arrays, heads, scale, dilation, stride, proj_groups)

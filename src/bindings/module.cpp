@@ -50,9 +50,11 @@ Array ghost_head(const Array& value, const Array& attn, const OptionalArray& mul
   return out;
 }
 
-std::tuple<Array, Array, OptionalArray, OptionalArray> ghost_head_backward(
-    const Array& grad, const Array& value, const Array& attn, const OptionalArray& mul, const OptionalArray& add,
-    int64_t kernel_size, int64_t dilation, int64_t stride) {
+std::tuple<Array, Array, OptionalArray, OptionalArray> ghost_head_backward(const Array& grad, const Array& value,
+                                                                           const Array& attn, const OptionalArray& mul,
+                                                                           const OptionalArray& add,
+                                                                           int64_t kernel_size, int64_t dilation,
+                                                                           int64_t stride) {
   Array grad_value = empty_like(value), grad_attn = empty_like(attn);
   OptionalArray grad_mul = empty_like(mul), grad_add = empty_like(add);
   elsa::reference::ghost_head_backward(
@@ -63,26 +65,19 @@ std::tuple<Array, Array, OptionalArray, OptionalArray> ghost_head_backward(
 
 elsa::HadamardShape hadamard_shape(const Array& query, const Array& conv_weight, int64_t heads, int64_t dilation,
                                    int64_t stride, int64_t proj_groups) {
-  return {query.shape(0),
-          query.shape(1),
-          query.shape(2),
-          query.shape(3),
-          heads,
-          conv_weight.shape(2),
-          dilation,
-          stride,
-          query.shape(1) / conv_weight.shape(1),
+  return {query.shape(0), query.shape(1), query.shape(2),
+          query.shape(3), heads,          conv_weight.shape(2),
+          dilation,       stride,         query.shape(1) / conv_weight.shape(1),
           proj_groups};
 }
 
-Array hadamard_attention(const Array& query, const Array& key, const Array& conv_weight,
-                         const OptionalArray& conv_bias, const Array& proj_weight, const OptionalArray& proj_bias,
-                         int64_t heads, double scale, int64_t dilation, int64_t stride, int64_t proj_groups) {
+Array hadamard_attention(const Array& query, const Array& key, const Array& conv_weight, const OptionalArray& conv_bias,
+                         const Array& proj_weight, const OptionalArray& proj_bias, int64_t heads, double scale,
+                         int64_t dilation, int64_t stride, int64_t proj_groups) {
   const auto shape = hadamard_shape(query, conv_weight, heads, dilation, stride, proj_groups);
   Array attn({shape.batch, shape.attn_channels(), shape.out_height(), shape.out_width()});
   elsa::reference::hadamard_attention(
-      shape, scale,
-      {data(query), data(key), data(conv_weight), data(conv_bias), data(proj_weight), data(proj_bias)},
+      shape, scale, {data(query), data(key), data(conv_weight), data(conv_bias), data(proj_weight), data(proj_bias)},
       attn.mutable_data());
   return attn;
 }

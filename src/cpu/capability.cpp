@@ -1,9 +1,8 @@
-#include "elsa/cpu_capability.h"
-
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
+#include "elsa/cpu_capability.h"
 #include "elsa/hadamard_attention.h"
 
 namespace elsa::cpu {
@@ -43,8 +42,8 @@ Capability requested_capability() {
   for (Capability capability : {Capability::baseline, Capability::avx2, Capability::avx512}) {
     if (std::string(wanted) == name(capability)) {
       if (capability > best) {
-        throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY=") + wanted + ", but this machine has at most " +
-                                 name(best));
+        throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY=") + wanted +
+                                 ", but this machine has at most " + name(best));
       }
       return capability;
     }
@@ -60,10 +59,8 @@ Capability capability() {
 }
 
 #if defined(__x86_64__)
-#define ELSA_KERNELS_IN_USE(op)                                               \
-  (capability() == Capability::avx512                                         \
-       ? avx512::op                                                           \
-       : capability() == Capability::avx2 ? avx2::op : baseline::op)
+#define ELSA_KERNELS_IN_USE(op) \
+  (capability() == Capability::avx512 ? avx512::op : capability() == Capability::avx2 ? avx2::op : baseline::op)
 #else
 // An unusable ELSA_CPU_CAPABILITY is an error on every machine.
 #define ELSA_KERNELS_IN_USE(op) (capability(), baseline::op)

@@ -1,7 +1,7 @@
 // CPU kernels of ghost_head, compiled once per instruction set.
 //
-// A tile's source pixels, with a border of zeros, and its attention are first copied into small channels-last scratch in
-// the accumulation type: whatever the tensors' layout and dtype, the inner loops see one, and need no bounds checks.
+// A tile's source pixels, with a border of zeros, and its attention are first copied into small channels-last scratch
+// in the accumulation type: whatever the tensors' layout and dtype, the inner loops see one, and need no bounds checks.
 // They hold several pixels × up to two vectors of channels in registers and walk the taps.
 #include "elsa/ghost_head.h"
 
@@ -23,9 +23,8 @@ template <typename T>
 void gather_as(const GhostHeadGather& op, int64_t first_unit, int64_t last_unit) {
   choose(op.shape.head_channels() > lanes<T>, [&](auto wide) {
     choose(op.mul.data != nullptr, [&](auto mul) {
-      choose(op.add.data != nullptr, [&](auto add) {
-        gather<T, wide ? 2 : 1, mul.value, add.value>(op, first_unit, last_unit);
-      });
+      choose(op.add.data != nullptr,
+             [&](auto add) { gather<T, wide ? 2 : 1, mul.value, add.value>(op, first_unit, last_unit); });
     });
   });
 }

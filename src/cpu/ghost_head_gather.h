@@ -55,7 +55,18 @@ ELSA_INLINE void gather_pixels(const TapWalk<T>& walk, int64_t window_pixel, con
   }
 }
 
-// A row of pixels, in groups that differ by at most one.
+// Cut a row of pixels into groups whose sizes differ by at most one, and call f(first, pixels) on each.
+template <typename Function>
+ELSA_INLINE void for_each_group(int64_t columns, const Function& f) {
+  const int64_t groups = (columns + gather_pixels_at_once - 1) / gather_pixels_at_once;
+  int64_t x = 0;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t pixels = columns / groups + (group < columns % groups);
+    f(x, pixels);
+    x += pixels;
+  }
+}
+
 template <typename T, int Vectors, int Pixels, bool Mul, bool Add>
 ELSA_INLINE void gather_group(const TapWalk<T>& walk, int64_t pixels, const T* window, const T* attn, T* out) {
   if constexpr (Pixels > 0) {
@@ -72,14 +83,10 @@ ELSA_INLINE void gather_group(const TapWalk<T>& walk, int64_t pixels, const T* w
 
 template <typename T, int Vectors, bool Mul, bool Add>
 void gather_row(const TapWalk<T>& walk, int64_t columns, const T* window, const T* attn, T* out) {
-  const int64_t groups = (columns + gather_pixels_at_once - 1) / gather_pixels_at_once;
-  int64_t x = 0;
-  for (int64_t group = 0; group < groups; ++group) {
-    const int64_t pixels = columns / groups + (group < columns % groups);
+  for_each_group(columns, [&](int64_t x, int64_t pixels) {
     gather_group<T, Vectors, gather_pixels_at_once, Mul, Add>(walk, pixels, window + x * walk.window_pixel,
                                                               attn + x * walk.attn_pixel, out + x * Vectors * lanes<T>);
-    x += pixels;
-  }
+  });
 }
 
 template <typename T, int Vectors, bool Mul, bool Add>
@@ -93,8 +100,8 @@ void gather(const GhostHeadGather& op, int64_t first_unit, int64_t last_unit) {
   const int64_t source_width = (op.source.width - 1) * spacing + 1;
   const Blocks blocks(shape, width);
   const bool per_sample = (Mul && op.mul.batch_stride != 0) || (Add && op.add.batch_stride != 0);
-  const int64_t window_pixels = longest_axis(tiling.rows, step, source_height, shape) *
-                                longest_axis(tiling.columns, step, source_width, shape);
+  const int64_t window_pixels =
+      longest_axis(tiling.rows, step, source_height, shape) * longest_axis(tiling.columns, step, source_width, shape);
   Scratch<T> window(window_pixels * width), row(tiling.columns * width);
   Scratch<T> attn((op.adjoint ? window_pixels : tiling.rows * tiling.columns) * taps);
   Scratch<T> mul(Mul ? blocks.size() : 0), add(Add ? blocks.size() : 0);

@@ -10,8 +10,8 @@ constexpr int reduce_pixels_at_once = 4;
 
 ELSA_INLINE int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-// What a reduction adds up: for attn the sums over channels (of mul · grad · value, or of grad · value where there is no
-// mul), for the matrices the sums over pixels.
+// What a reduction adds up: for attn the sums over channels (of mul · grad · value, or of grad · value where there is
+// no mul), for the matrices the sums over pixels.
 template <bool Attn, bool Scaled, bool Mul, bool Add>
 struct Wanted {
   static constexpr bool attn = Attn, scaled = Scaled, mul = Mul, add = Add;
@@ -138,7 +138,8 @@ void reduce(const GhostHeadReduce& op, int64_t first_unit, int64_t last_unit) {
         for (int64_t y = 0; y < tile.rows; ++y) {
           const int64_t row = y * columns * taps + first_tap;
           reduce_row<T, Vectors, Want>(walk, columns, window + y * shape.stride * pitch, attn + row,
-                                       grad + y * columns * width, {sum_attn + row, sum_mul + matrix, sum_add + matrix});
+                                       grad + y * columns * width,
+                                       {sum_attn + row, sum_mul + matrix, sum_add + matrix});
         }
       }
       for (int64_t y = 0; Want::attn && y < tile.rows; ++y) {

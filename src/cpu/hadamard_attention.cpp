@@ -1,7 +1,11 @@
-// CPU kernels of hadamard_attention, compiled once per instruction set: the scaled and pooled product of query and key.
+// CPU kernels of hadamard_attention, compiled once per instruction set: the scaled and pooled product of query and key,
+// the grouped convolution, GELU, the projection and softmax.
 #include "elsa/hadamard_attention.h"
 
-#include "pack.h"
+#include "gelu.h"
+#include "grouped_conv.h"
+#include "projection.h"
+#include "softmax.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
@@ -67,8 +71,39 @@ void product_backward(const HadamardProductBackward& op, int64_t first_unit, int
                                    : product_backward_as<float>(op, first_unit, last_unit);
 }
 
+void conv(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
+  op.in.dtype == DType::float64 ? conv_as<double>(op, first_unit, last_unit)
+                                : conv_as<float>(op, first_unit, last_unit);
+}
+
+void conv_weight_gradient(const GroupedConvWeightGradient& op, int64_t first_unit, int64_t last_unit) {
+  op.conv.in.dtype == DType::float64 ? conv_weight_gradient_as<double>(op, first_unit, last_unit)
+                                     : conv_weight_gradient_as<float>(op, first_unit, last_unit);
+}
+
+void projection(const Projection& op, int64_t first_unit, int64_t last_unit) {
+  op.dtype == DType::float64 ? projection_as<double>(op, first_unit, last_unit)
+                             : projection_as<float>(op, first_unit, last_unit);
+}
+
+void projection_weight_gradient(const ProjectionWeightGradient& op, int64_t first_unit, int64_t last_unit) {
+  op.projection.dtype == DType::float64 ? projection_weight_gradient_as<double>(op, first_unit, last_unit)
+                                        : projection_weight_gradient_as<float>(op, first_unit, last_unit);
+}
+
+void gelu(const Gelu& op, int64_t first_unit, int64_t last_unit) {
+  op.dtype == DType::float64 ? gelu_as<double>(op, first_unit, last_unit) : gelu_as<float>(op, first_unit, last_unit);
+}
+
+void softmax(const Softmax& op, int64_t first_unit, int64_t last_unit) {
+  op.out.dtype == DType::float64 ? softmax_as<double>(op, first_unit, last_unit)
+                                 : softmax_as<float>(op, first_unit, last_unit);
+}
+
 }  // namespace
 
-const HadamardKernels hadamard_attention = {product, product_backward};
+const HadamardKernels hadamard_attention = {
+    2 * ELSA_VECTOR_BYTES, conv, conv_weight_gradient, projection, projection_weight_gradient, gelu, softmax, product,
+    product_backward};
 
 }  // namespace elsa::cpu::ELSA_CAPABILITY

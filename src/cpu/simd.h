@@ -51,6 +51,27 @@ ELSA_INLINE void store(T* to, Vector<T> v) {
   *reinterpret_cast<Vector<T>*>(to) = v;
 }
 
+template <typename T>
+ELSA_INLINE Vector<T> load_unaligned(const T* from) {
+  Vector<T> v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+// In every group of `group` lanes, its k-th one in all of them.
+template <typename T>
+ELSA_INLINE Vector<T> spread(Vector<T> v, int group, int k) {
+  typename Simd<T>::Lanes pattern;
+  for (int lane = 0; lane < lanes<T>; ++lane) pattern[lane] = lane / group * group + k;
+#if defined(__clang__)
+  Vector<T> spread;
+  for (int lane = 0; lane < lanes<T>; ++lane) spread[lane] = v[pattern[lane]];
+  return spread;
+#else
+  return __builtin_shuffle(v, pattern);
+#endif
+}
+
 // Lane k of a pattern of groups of `Group` lanes, taken in turn from the first and the second operand of a shuffle.
 // half = 0 takes the even groups, half = 1 the odd ones.
 template <typename T, int Group>

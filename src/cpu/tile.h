@@ -24,7 +24,8 @@ int64_t longest_axis(int64_t pixels, int64_t step, int64_t extent, const GhostHe
   return step * (pixels - 1) + (reach < most ? reach : most) + 1;
 }
 
-// The channels of a head in blocks of `width`, which is what the inner loops work on. A last block is padded with zeros.
+// The channels of a head in blocks of `width`, which is what the inner loops work on. A last block is padded with
+// zeros.
 struct Blocks {
   int64_t head_channels, taps, width, count;
 

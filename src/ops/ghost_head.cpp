@@ -16,8 +16,8 @@ void check_matrix(const char* op, const char* argument, const OptionalTensor& ma
   }
   const Sizes shared{value.size(1), kernel_size, kernel_size};
   const Sizes per_sample{value.size(0), value.size(1), kernel_size, kernel_size};
-  check(sizes(*matrix) == shared || sizes(*matrix) == per_sample, op, argument, " must have shape (C, K, K) = ",
-        shared, " or (B, C, K, K) = ", per_sample, ", got ", sizes(*matrix));
+  check(sizes(*matrix) == shared || sizes(*matrix) == per_sample, op, argument, " must have shape (C, K, K) = ", shared,
+        " or (B, C, K, K) = ", per_sample, ", got ", sizes(*matrix));
   const bool float32_beside_16_bit = matrix->scalar_type() == ScalarType::Float && value.element_size() == 2;
   if (!float32_beside_16_bit) {
     check_like(op, argument, *matrix, "value", value);
@@ -85,54 +85,30 @@ Tensor ghost_head_cpu(const Tensor& value, const Tensor& attn, const OptionalTen
   return out;
 }
 
-// The partial sums of a matrix's gradient, [samples][chunks][C][K][K], and their sum in the matrix's shape and dtype.
+// Room for the partial sums of a matrix's gradient, and their sum in the matrix's shape and dtype.
 struct MatrixGradient {
   OptionalTensor partial;
   void* data = nullptr;
 
   MatrixGradient(bool needed, const Tensor& value, const GhostHeadShape& shape, int64_t samples, int64_t chunks) {
     if (needed) {
-      partial = torch::stable::new_empty(
-          value, {samples, chunks, shape.channels, shape.kernel_size, shape.kernel_size}, accumulation_dtype(value));
+      partial =
+          torch::stable::new_empty(value, {samples, chunks, shape.channels, shape.taps()}, accumulation_dtype(value));
       data = partial->data_ptr();
     }
   }
 
   Tensor sum(const Tensor& matrix) const {
-    Tensor total = torch::stable::new_empty(*partial, sizes(matrix));
-    const bool per_sample = matrix.dim() == 4;
-    const int64_t terms = partial->size(1) * (per_sample ? 1 : partial->size(0));
-    if (partial->scalar_type() == ScalarType::Double) {
-      add_terms<double>(total, per_sample ? matrix.size(0) : 1, terms);
-    } else {
-      add_terms<float>(total, per_sample ? matrix.size(0) : 1, terms);
-    }
-    return torch::stable::to(total, matrix.scalar_type());
-  }
-
- private:
-  // In a fixed order, whatever the number of threads.
-  template <typename T>
-  void add_terms(Tensor& total, int64_t groups, int64_t terms) const {
-    const int64_t size = total.numel() / groups;
-    const T* from = static_cast<const T*>(partial->data_ptr());
-    T* to = static_cast<T*>(total.data_ptr());
-    parallel(total.numel(), terms, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        T sum = 0;
-        for (int64_t term = 0; term < terms; ++term) {
-          sum += from[(i / size * terms + term) * size + i % size];
-        }
-        to[i] = sum;
-      }
-    });
+    const int64_t groups = matrix.dim() == 4 ? matrix.size(0) : 1;
+    return torch::stable::to(sum_partials(*partial, groups, sizes(matrix)), matrix.scalar_type());
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> ghost_head_backward_cpu(
-    const Tensor& grad, const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
-    const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride, bool need_value,
-    bool need_attn, bool need_mul, bool need_add) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> ghost_head_backward_cpu(const Tensor& grad, const Tensor& value,
+                                                                   const Tensor& attn, const OptionalTensor& ghost_mul,
+                                                                   const OptionalTensor& ghost_add, int64_t kernel_size,
+                                                                   int64_t dilation, int64_t stride, bool need_value,
+                                                                   bool need_attn, bool need_mul, bool need_add) {
   const char* op = "ghost_head_backward";
   const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
   check_like(op, "grad", grad, "value", value);

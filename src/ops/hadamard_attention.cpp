@@ -1,11 +1,12 @@
 // elsa::hadamard_attention and its backward: schemas, checks, the chain of steps, CPU registration.
 //
-// The product of query and key is a kernel of ours; the convolutions, GELU and softmax are ATen's, all channels-last and
-// in the accumulation type, so that 16-bit inputs are rounded once, at the end.
+// All maps between the steps are channels-last and in the accumulation type: 16-bit inputs are rounded once, at the
+// end.
 #include "elsa/hadamard_attention.h"
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "tensor.h"
 
@@ -64,72 +65,112 @@ HadamardShape checked_shape(const char* op, const Tensor& query, const Tensor& k
 }
 
 OptionalTensor in_dtype(const OptionalTensor& tensor, ScalarType dtype) {
-  return tensor ? OptionalTensor(torch::stable::to(*tensor, dtype)) : std::nullopt;
+  return tensor ? OptionalTensor(torch::stable::contiguous(torch::stable::to(*tensor, dtype))) : std::nullopt;
 }
 
-// The parameters in the accumulation type, proj_weight with its 1 × 1.
-Parameters accumulating(const Parameters& parameters, const HadamardShape& shape, ScalarType dtype) {
-  const Tensor proj_weight = torch::stable::reshape(
-      parameters.proj_weight, Sizes{shape.attn_channels(), shape.channels / shape.proj_groups, 1, 1});
-  return {torch::stable::to(parameters.conv_weight, dtype), in_dtype(parameters.conv_bias, dtype),
-          torch::stable::to(proj_weight, dtype), in_dtype(parameters.proj_bias, dtype)};
+// The parameters in the accumulation type, contiguous.
+Parameters accumulating(const Parameters& parameters, ScalarType dtype) {
+  return {*in_dtype(parameters.conv_weight, dtype), in_dtype(parameters.conv_bias, dtype),
+          *in_dtype(parameters.proj_weight, dtype), in_dtype(parameters.proj_bias, dtype)};
 }
 
-Tensor empty_channels_last(const Tensor& like, const Sizes& size, ScalarType dtype) {
-  return torch::stable::empty(size, dtype, std::nullopt, like.device(), std::nullopt,
+const void* data(const OptionalTensor& tensor) { return tensor ? tensor->data_ptr() : nullptr; }
+
+// A map of the chain: channels_last, in the accumulation type.
+Tensor empty_map(const Tensor& like, const HadamardShape& shape, int64_t channels) {
+  return torch::stable::empty(Sizes{shape.batch, channels, shape.out_height(), shape.out_width()},
+                              accumulation_dtype(like), std::nullopt, like.device(), std::nullopt,
                               torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
-struct Convolution {
-  int64_t padding, dilation, groups;
-
-  Tensor operator()(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) const {
-    return call("aten::convolution", "", input, weight, bias, Sizes{1, 1}, Sizes{padding, padding},
-                Sizes{dilation, dilation}, false, Sizes{0, 0}, groups);
-  }
-
-  // The gradients of input, weight and bias.
-  std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& input, const Tensor& weight) const {
-    const std::array<bool, 3> wanted{true, true, true};
-    std::array<StableIValue, 11> stack{
-        torch::stable::detail::from(grad),
-        torch::stable::detail::from(input),
-        torch::stable::detail::from(weight),
-        torch::stable::detail::from(std::optional(Sizes{weight.size(0)})),
-        torch::stable::detail::from(Sizes{1, 1}),
-        torch::stable::detail::from(Sizes{padding, padding}),
-        torch::stable::detail::from(Sizes{dilation, dilation}),
-        torch::stable::detail::from(false),
-        torch::stable::detail::from(Sizes{0, 0}),
-        torch::stable::detail::from(groups),
-        torch::stable::detail::from(torch::headeronly::HeaderOnlyArrayRef<bool>(wanted.data(), wanted.size()))};
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        torch_call_dispatcher("aten::convolution_backward", "", stack.data(), TORCH_ABI_VERSION));
-    return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1]),
-            torch::stable::detail::to<Tensor>(stack[2])};
-  }
-};
-
-Convolution conv_of(const HadamardShape& shape) {
-  return {shape.kernel_size / 2 * shape.dilation, shape.dilation, shape.groups};
+cpu::GroupedConv conv_of(const HadamardShape& shape, const Tensor& in, const Tensor& out, const Tensor& weight,
+                         const OptionalTensor& bias, bool adjoint) {
+  return {shape.batch,  shape.channels, shape.kernel_size, shape.dilation, shape.groups,
+          map_view(in), map_view(out),  weight.data_ptr(), data(bias),     adjoint};
 }
-Convolution proj_of(const HadamardShape& shape) { return {0, 1, shape.proj_groups}; }
 
-// A (B, C, H, W) tensor as (B, H, W, heads, K²), a view where it is channels_last.
-Tensor by_head(const Tensor& map, const HadamardShape& shape) {
-  return torch::stable::reshape(
-      call("aten::permute", "", map, Sizes{0, 2, 3, 1}),
-      Sizes{shape.batch, shape.out_height(), shape.out_width(), shape.heads, shape.kernel_size * shape.kernel_size});
+// Blocks of channels that one unit of a convolution works on.
+int64_t conv_blocks(const HadamardShape& shape, const Tensor& map) {
+  const int64_t width = cpu::hadamard_attention().conv_block_bytes / int64_t(map.element_size());
+  return (shape.channels + width - 1) / width;
 }
-// The reverse.
-Tensor as_map(const Tensor& heads, const HadamardShape& shape) {
-  const Sizes size{shape.batch, shape.out_height(), shape.out_width(), shape.attn_channels()};
-  return call("aten::permute", "", torch::stable::reshape(heads, size), Sizes{0, 3, 1, 2});
+
+Tensor convolve(const HadamardShape& shape, const Tensor& in, const Tensor& weight, const OptionalTensor& bias,
+                bool adjoint) {
+  Tensor out = empty_map(in, shape, shape.channels);
+  const cpu::GroupedConv op = conv_of(shape, in, out, weight, bias, adjoint);
+  const auto kernel = cpu::hadamard_attention().conv;
+  parallel(conv_blocks(shape, in) * op.tiles(), op.tile_cost(),
+           [&](int64_t first, int64_t last) { kernel(op, first, last); });
+  return out;
+}
+
+// The gradients of weight and bias.
+std::pair<Tensor, Tensor> conv_gradients(const HadamardShape& shape, const Tensor& in, const Tensor& grad,
+                                         const Tensor& weight) {
+  const int64_t blocks = conv_blocks(shape, in);
+  cpu::GroupedConvWeightGradient op{conv_of(shape, in, grad, weight, std::nullopt, false), nullptr, nullptr, 0};
+  op.chunks = std::min(op.conv.tiles(), std::max<int64_t>(1, 128 / blocks));
+  const Tensor partial_weight = torch::stable::new_empty(in, {op.chunks, weight.numel()});
+  const Tensor partial_bias = torch::stable::new_empty(in, {op.chunks, shape.channels});
+  op.partial_weight = partial_weight.data_ptr();
+  op.partial_bias = partial_bias.data_ptr();
+  const auto kernel = cpu::hadamard_attention().conv_weight_gradient;
+  parallel(blocks * op.chunks, op.conv.tiles() / op.chunks * op.conv.tile_cost(),
+           [&](int64_t first, int64_t last) { kernel(op, first, last); });
+  return {sum_partials(partial_weight, 1, sizes(weight)), sum_partials(partial_bias, 1, {shape.channels})};
+}
+
+// GELU of x, or grad times its derivative; both are maps of the chain.
+Tensor gelu(const Tensor& x, const OptionalTensor& grad) {
+  Tensor out = torch::stable::empty_like(x);
+  const cpu::Gelu op{kernel_dtype(x), x.numel(), x.data_ptr(), data(grad), out.data_ptr()};
+  const auto kernel = cpu::hadamard_attention().gelu;
+  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
+  return out;
+}
+
+cpu::Projection projection_of(const HadamardShape& shape, const Tensor& in, const Tensor& out, const Tensor& weight,
+                              const OptionalTensor& bias, bool adjoint) {
+  return {kernel_dtype(in),  shape.batch * shape.out_height() * shape.out_width(),
+          in.size(1),        out.size(1),
+          shape.proj_groups, in.data_ptr(),
+          out.data_ptr(),    weight.data_ptr(),
+          data(bias),        adjoint};
+}
+
+Tensor project(const HadamardShape& shape, const Tensor& in, const Tensor& weight, const OptionalTensor& bias,
+               bool adjoint) {
+  Tensor out = empty_map(in, shape, adjoint ? shape.channels : shape.attn_channels());
+  const cpu::Projection op = projection_of(shape, in, out, weight, bias, adjoint);
+  const auto kernel = cpu::hadamard_attention().projection;
+  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
+  return out;
+}
+
+std::pair<Tensor, Tensor> projection_gradients(const HadamardShape& shape, const Tensor& in, const Tensor& grad,
+                                               const Tensor& weight) {
+  cpu::ProjectionWeightGradient op{projection_of(shape, in, grad, weight, std::nullopt, false), nullptr, nullptr, 0};
+  op.chunks = std::clamp<int64_t>(op.projection.pixels / 256, 1, 128);
+  const Tensor partial_weight = torch::stable::new_empty(in, {op.chunks, weight.numel()});
+  const Tensor partial_bias = torch::stable::new_empty(in, {op.chunks, shape.attn_channels()});
+  op.partial_weight = partial_weight.data_ptr();
+  op.partial_bias = partial_bias.data_ptr();
+  const auto kernel = cpu::hadamard_attention().projection_weight_gradient;
+  parallel(op.chunks, op.projection.pixels / op.chunks * weight.numel(),
+           [&](int64_t first, int64_t last) { kernel(op, first, last); });
+  return {sum_partials(partial_weight, 1, sizes(weight)), sum_partials(partial_bias, 1, {shape.attn_channels()})};
+}
+
+// Softmax of the logits `in` into `out`; or, where attn is given, the gradient of the logits from attn's, `in`.
+void softmax(const HadamardShape& shape, const Tensor& in, const OptionalTensor& attn, const Tensor& out) {
+  const cpu::Softmax op{shape, map_view(in), attn ? map_view(*attn) : MapView{}, map_view(out)};
+  const auto kernel = cpu::hadamard_attention().softmax;
+  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
 }
 
 Tensor product_of(const Tensor& query, const Tensor& key, const HadamardShape& shape, double scale) {
-  Tensor product = empty_channels_last(query, {shape.batch, shape.channels, shape.out_height(), shape.out_width()},
-                                       accumulation_dtype(query));
+  Tensor product = empty_map(query, shape, shape.channels);
   const cpu::HadamardProduct op{shape, scale, map_view(query), map_view(key), map_view(product)};
   const auto kernel = cpu::hadamard_attention().product;
   parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
@@ -138,10 +179,8 @@ Tensor product_of(const Tensor& query, const Tensor& key, const HadamardShape& s
 
 void product_backward(const Tensor& query, const Tensor& key, const Tensor& grad, const HadamardShape& shape,
                       double scale, Tensor& grad_query, Tensor& grad_key) {
-  const cpu::HadamardProductBackward op{shape,          scale,
-                                        map_view(query), map_view(key),
-                                        map_view(grad),  map_view(grad_query),
-                                        map_view(grad_key)};
+  const cpu::HadamardProductBackward op{
+      shape, scale, map_view(query), map_view(key), map_view(grad), map_view(grad_query), map_view(grad_key)};
   const auto kernel = cpu::hadamard_attention().product_backward;
   parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
 }
@@ -157,22 +196,21 @@ Tensor hadamard_attention_cpu(const Tensor& query, const Tensor& key, const Tens
   if (out.numel() == 0) {
     return out;
   }
-  const Parameters parameters = accumulating(given, shape, accumulation_dtype(query));
+  const Parameters parameters = accumulating(given, accumulation_dtype(query));
   const Tensor product = product_of(query, key, shape, scale);
-  const Tensor before_gelu = conv_of(shape)(product, parameters.conv_weight, parameters.conv_bias);
-  const Tensor hidden = call("aten::gelu", "", before_gelu, std::string("none"));
-  const Tensor logits = proj_of(shape)(hidden, parameters.proj_weight, parameters.proj_bias);
-  const Tensor attn = call("aten::_softmax", "", by_head(logits, shape), int64_t(-1), false);
-  return torch::stable::copy_(out, as_map(attn, shape));
+  const Tensor before_gelu = convolve(shape, product, parameters.conv_weight, parameters.conv_bias, false);
+  const Tensor hidden = gelu(before_gelu, std::nullopt);
+  const Tensor logits = project(shape, hidden, parameters.proj_weight, parameters.proj_bias, false);
+  softmax(shape, logits, std::nullopt, out);
+  return out;
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Gradients hadamard_attention_backward_cpu(const Tensor& grad, const Tensor& attn, const Tensor& query,
-                                          const Tensor& key, const Tensor& conv_weight,
-                                          const OptionalTensor& conv_bias, const Tensor& proj_weight,
-                                          const OptionalTensor& proj_bias, int64_t heads, double scale,
-                                          int64_t dilation, int64_t stride, int64_t proj_groups) {
+                                          const Tensor& key, const Tensor& conv_weight, const OptionalTensor& conv_bias,
+                                          const Tensor& proj_weight, const OptionalTensor& proj_bias, int64_t heads,
+                                          double scale, int64_t dilation, int64_t stride, int64_t proj_groups) {
   const char* op = "hadamard_attention_backward";
   const Parameters given{conv_weight, conv_bias, proj_weight, proj_bias};
   const HadamardShape shape = checked_shape(op, query, key, given, heads, dilation, stride, proj_groups);
@@ -182,36 +220,37 @@ Gradients hadamard_attention_backward_cpu(const Tensor& grad, const Tensor& attn
 
   Tensor grad_query = empty_in_format(query, sizes(query)), grad_key = empty_in_format(key, sizes(key));
   if (grad.numel() == 0) {
-    const auto zeros_like = [](const Tensor& tensor) {
-      return torch::stable::new_zeros(tensor, sizes(tensor));
-    };
+    const auto zeros_like = [](const Tensor& tensor) { return torch::stable::new_zeros(tensor, sizes(tensor)); };
     torch::stable::zero_(grad_query);
     torch::stable::zero_(grad_key);
-    return {grad_query, grad_key, zeros_like(conv_weight), conv_bias ? zeros_like(*conv_bias) : no_gradient(query),
-            zeros_like(proj_weight), proj_bias ? zeros_like(*proj_bias) : no_gradient(query)};
+    return {grad_query,
+            grad_key,
+            zeros_like(conv_weight),
+            conv_bias ? zeros_like(*conv_bias) : no_gradient(query),
+            zeros_like(proj_weight),
+            proj_bias ? zeros_like(*proj_bias) : no_gradient(query)};
   }
 
   // Everything between the inputs and attn is computed again: attn is all that the forward keeps.
   const ScalarType dtype = accumulation_dtype(query);
-  const Parameters parameters = accumulating(given, shape, dtype);
+  const Parameters parameters = accumulating(given, dtype);
   const Tensor product = product_of(query, key, shape, scale);
-  const Tensor before_gelu = conv_of(shape)(product, parameters.conv_weight, parameters.conv_bias);
-  const Tensor hidden = call("aten::gelu", "", before_gelu, std::string("none"));
+  const Tensor before_gelu = convolve(shape, product, parameters.conv_weight, parameters.conv_bias, false);
+  const Tensor hidden = gelu(before_gelu, std::nullopt);
 
-  const Tensor grad_logits =
-      call("aten::_softmax_backward_data", "", by_head(torch::stable::to(grad, dtype), shape),
-           by_head(torch::stable::to(attn, dtype), shape), int64_t(-1), dtype);
-  const auto [grad_hidden, grad_proj_weight, grad_proj_bias] =
-      proj_of(shape).backward(as_map(grad_logits, shape), hidden, parameters.proj_weight);
-  const Tensor grad_before_gelu =
-      call("aten::gelu_backward", "", grad_hidden, before_gelu, std::string("none"));
-  const auto [grad_product, grad_conv_weight, grad_conv_bias] =
-      conv_of(shape).backward(grad_before_gelu, product, parameters.conv_weight);
+  const Tensor grad_logits = empty_map(query, shape, shape.attn_channels());
+  softmax(shape, grad, attn, grad_logits);
+  const auto [grad_proj_weight, grad_proj_bias] =
+      projection_gradients(shape, hidden, grad_logits, parameters.proj_weight);
+  const Tensor grad_hidden = project(shape, grad_logits, parameters.proj_weight, std::nullopt, true);
+  const Tensor grad_before_gelu = gelu(before_gelu, grad_hidden);
+  const auto [grad_conv_weight, grad_conv_bias] =
+      conv_gradients(shape, product, grad_before_gelu, parameters.conv_weight);
+  const Tensor grad_product = convolve(shape, grad_before_gelu, parameters.conv_weight, std::nullopt, true);
 
   product_backward(query, key, grad_product, shape, scale, grad_query, grad_key);
   const auto finished = [](const Tensor& gradient, const Tensor& parameter) {
-    return torch::stable::contiguous(
-        torch::stable::to(torch::stable::reshape(gradient, sizes(parameter)), parameter.scalar_type()));
+    return torch::stable::to(gradient, parameter.scalar_type());
   };
   return {grad_query,
           grad_key,

@@ -103,11 +103,39 @@ MapView map_view(const Tensor& tensor) {
 
 Tensor empty_in_format(const Tensor& like, const Sizes& size) {
   const bool channels_last = !like.is_contiguous() && like.stride(1) == 1;
-  return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-                              channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
-                                            : torch::headeronly::MemoryFormat::Contiguous);
+  return torch::stable::empty(
+      size, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+      channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
 }
 
 Tensor no_gradient(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+namespace {
+
+template <typename T>
+void sum_terms(const Tensor& partial, int64_t groups, Tensor& total) {
+  const int64_t size = total.numel() / groups, terms = partial.numel() / total.numel();
+  const T* from = static_cast<const T*>(partial.data_ptr());
+  T* to = static_cast<T*>(total.data_ptr());
+  parallel(total.numel(), terms, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      T sum = 0;
+      for (int64_t term = 0; term < terms; ++term) sum += from[(i / size * terms + term) * size + i % size];
+      to[i] = sum;
+    }
+  });
+}
+
+}  // namespace
+
+Tensor sum_partials(const Tensor& partial, int64_t groups, const Sizes& size) {
+  Tensor total = torch::stable::new_empty(partial, size);
+  if (partial.scalar_type() == ScalarType::Double) {
+    sum_terms<double>(partial, groups, total);
+  } else {
+    sum_terms<float>(partial, groups, total);
+  }
+  return total;
+}
 
 }  // namespace elsa

@@ -1,4 +1,4 @@
-// Tensors through LibTorch's stable ABI: argument checks, allocation, views for the kernels, calls of ATen.
+// Tensors through LibTorch's stable ABI: argument checks, allocation, views for the kernels.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -71,12 +71,7 @@ void parallel(int64_t units, int64_t unit_cost, const Work& work) {
   torch::stable::parallel_for(0, units, worth_a_thread / (unit_cost + 1) + 1, work);
 }
 
-// Call an ATen operator that returns one tensor; `arguments` must be all of its schema's.
-template <typename... Arguments>
-Tensor call(const char* op, const char* overload, const Arguments&... arguments) {
-  std::array<StableIValue, sizeof...(Arguments)> stack{torch::stable::detail::from(arguments)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
+// Add up the partial results of a fixed partition, [groups][terms][…], in their order: into `size`, over terms.
+Tensor sum_partials(const Tensor& partial, int64_t groups, const Sizes& size);
 
 }  // namespace elsa

@@ -22,8 +22,8 @@ void for_each_term(const GhostHeadShape& s, const GhostHeadInputs& in, const Fun
               const int64_t sample_matrix = b * s.channels * s.taps() + matrix;
               f(((b * s.channels + c) * s.out_height() + y) * s.out_width() + x,
                 (((b * s.heads + head) * s.taps() + tap) * s.out_height() + y) * s.out_width() + x,
-                ((b * s.channels + c) * s.height + row) * s.width + column,
-                in.mul_per_sample ? sample_matrix : matrix, in.add_per_sample ? sample_matrix : matrix);
+                ((b * s.channels + c) * s.height + row) * s.width + column, in.mul_per_sample ? sample_matrix : matrix,
+                in.add_per_sample ? sample_matrix : matrix);
             }
 }
 

@@ -17,8 +17,7 @@ void for_each_pooled(const HadamardShape& s, const Function& f) {
   for (int64_t plane = 0; plane < s.batch * s.channels; ++plane)
     for (int64_t y = 0; y < s.out_height() * s.stride; ++y)
       for (int64_t x = 0; x < s.out_width() * s.stride; ++x)
-        f((plane * s.out_height() + y / s.stride) * s.out_width() + x / s.stride,
-          (plane * s.height + y) * s.width + x);
+        f((plane * s.out_height() + y / s.stride) * s.out_width() + x / s.stride, (plane * s.height + y) * s.width + x);
 }
 
 // Calls f(out, weight, input) for every term of the grouped K × K convolution that lies inside the map.
@@ -35,8 +34,7 @@ void for_each_conv_term(const HadamardShape& s, const Function& f) {
                 const int64_t row = y + (i - radius) * s.dilation, column = x + (j - radius) * s.dilation;
                 if (row < 0 || row >= s.out_height() || column < 0 || column >= s.out_width()) continue;
                 const int64_t in = out / group_width * group_width + k;
-                f((b * s.channels + out) * pixels(s) + y * s.out_width() + x,
-                  ((out * group_width + k) * K + i) * K + j,
+                f((b * s.channels + out) * pixels(s) + y * s.out_width() + x, ((out * group_width + k) * K + i) * K + j,
                   (b * s.channels + in) * pixels(s) + row * s.out_width() + column);
               }
 }
@@ -83,9 +81,7 @@ Activations activations(const HadamardShape& s, double scale, const HadamardInpu
   Activations a{Array(size), Array(size), Array(size), Array(s.batch * s.attn_channels() * pixels(s))};
   const double pooled = scale / double(s.stride * s.stride);
   for_each_pooled(s, [&](int64_t p, int64_t i) { a.product[p] += pooled * in.query[i] * in.key[i]; });
-  for_each_conv_term(s, [&](int64_t o, int64_t w, int64_t i) {
-    a.before_gelu[o] += in.conv_weight[w] * a.product[i];
-  });
+  for_each_conv_term(s, [&](int64_t o, int64_t w, int64_t i) { a.before_gelu[o] += in.conv_weight[w] * a.product[i]; });
   add_bias(s, in.conv_bias, s.channels, a.before_gelu.data());
   std::transform(a.before_gelu.begin(), a.before_gelu.end(), a.hidden.begin(), gelu);
   for_each_proj_term(s, [&](int64_t o, int64_t w, int64_t i) { a.attn[o] += in.proj_weight[w] * a.hidden[i]; });

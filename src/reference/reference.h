@@ -30,7 +30,7 @@ struct HadamardGradients {
 };
 
 void hadamard_attention(const HadamardShape& shape, double scale, const HadamardInputs& in, double* attn);
-void hadamard_attention_backward(const HadamardShape& shape, double scale, const HadamardInputs& in,
-                                 const double* grad, const HadamardGradients& gradients);
+void hadamard_attention_backward(const HadamardShape& shape, double scale, const HadamardInputs& in, const double* grad,
+                                 const HadamardGradients& gradients);
 
 }  // namespace elsa::reference

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from elsa_ext.cli.data import split
 from elsa_ext.cli.report import Metrics, draw_curves
+from elsa_ext.cli.train import one_pass
 from PIL import Image
+from tqdm import tqdm
 
 from .conftest import Result, train_on, write_images
 
@@ -33,14 +37,14 @@ def test_digits(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = command("train", "--epochs", 2, "--image-size", 16, "--output", run)
     assert result.code == 0
-    assert "1437 images to train on, 360 to test on" in result.out
+    assert "1438 images to train on, 359 to test on" in result.out
     assert str(run) in result.out
     rows = metrics(run)
     assert list(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
     accuracy = float(rows[1]["test_accuracy"])
-    assert accuracy * 360 == pytest.approx(round(accuracy * 360))
+    assert accuracy * 359 == pytest.approx(round(accuracy * 359))
     assert f"{accuracy:.2%}" in result.out
     content = checkpoint(run)
     assert content["model"] == "elsa_swin_micro"
@@ -60,6 +64,14 @@ def test_curves_show_every_epoch(tmp_path: Path) -> None:
         drawn = (abs(pixels - colour) < 40).all(2).any(0)
         for half in (drawn[: width // 2], drawn[width // 2 :]):
             assert half.sum() > width / 4
+
+
+def test_means_are_over_images() -> None:
+    logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    batches: Any = [(logits[:6], labels[:6]), (logits[6:], labels[6:])]
+    loss, accuracy = one_pass(torch.nn.Identity(), batches, torch.device("cpu"), tqdm(disable=True))
+    assert loss == pytest.approx(float(F.cross_entropy(logits, labels)))
+    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
 
 
 def test_learns(trained: Path) -> None:
@@ -94,7 +106,16 @@ def test_held_out_split(command: Command, tmp_path: Path) -> None:
     write_images(images, "tan", 18)
     result = command("train", "--data", images, "--epochs", 1, "--output", tmp_path / "run")
     assert result.code == 0
-    assert "16 images to train on, 4 to test on" in result.out
+    assert "15 images to train on, 5 to test on" in result.out
+
+
+def test_every_class_is_tested() -> None:
+    labels = [0] * 2 + [1] * 18
+    train, test = split(labels, seed=3)
+    assert sorted(train + test) == list(range(20))
+    assert sorted(labels[index] for index in test) == [0, 1, 1, 1, 1]
+    assert split(labels, seed=3) == (train, test)
+    assert split(labels, seed=4) != (train, test)
 
 
 def test_other_model_of_timm(command: Command, tmp_path: Path) -> None:
@@ -124,6 +145,7 @@ def test_ctrl_c_keeps_what_was_written(tmp_path: Path) -> None:
     assert process.stdout is not None
     while not process.stdout.readline().startswith("    2 "):
         assert process.poll() is None
+    assert len(metrics(tmp_path / "run")) >= 2  # each row is in the file as soon as its epoch is over
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

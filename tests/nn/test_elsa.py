@@ -131,6 +131,18 @@ def test_official_arguments() -> None:
         ELSA(12, 2, kernel=5)
 
 
+@pytest.mark.parametrize(
+    ("dim_qk", "group_width", "expected"),
+    [(None, 4, 8), (None, 8, 8), (None, 3, 9), (9, 4, 12), (16, 8, 16), (1, 8, 8)],
+)
+def test_query_width(dim_qk: int | None, group_width: int, expected: int) -> None:
+    """Two thirds of dim by default, and rounded up to whole groups."""
+    module = ELSA(12, 2, dim_qk=dim_qk, group_width=group_width)
+    assert module.dim_qk == expected
+    assert module.attn[0].weight.shape == (expected, group_width, 5, 5)
+    assert module.pre_proj.out_channels == 2 * expected + 12
+
+
 def test_ghost_head_initialisation() -> None:
     mul, add = ELSA(256, 4, kernel_size=7).ghost_head.detach()
     assert abs(float(mul.std()) - 1) < 0.05

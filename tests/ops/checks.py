@@ -64,6 +64,35 @@ def assert_close(name: str, actual: Tensor, plain: Tensor, exact: np.ndarray) ->
         )
 
 
+def assert_rounded_once(name: str, actual: Tensor, exact: np.ndarray) -> None:
+    """Assert that ``actual`` is ``exact``, accumulated in float32 or better, and rounded to its dtype once."""
+    difference = np.abs(actual.detach().to("cpu", torch.float64).numpy() - exact)
+    half_a_unit = torch.finfo(actual.dtype).eps / 2 * np.abs(exact)
+    excess = (difference - half_a_unit).max() / np.abs(exact).max()
+    assert excess <= 1e-5, f"{name} is {excess:.1e} of its maximum further off than one rounding"
+
+
+def check_conversions(dtype: torch.dtype, device: str) -> None:
+    """Read every 16-bit pattern, and round every kind of float32 to 16 bits, as PyTorch does."""
+    one = torch.ones((), dtype=dtype, device=device)
+
+    def identity(value: Tensor, mul: Tensor | None) -> Tensor:
+        value = value.view(1, -1, 1, 1)
+        mul = None if mul is None else mul.view(-1, 1, 1)
+        return elsa_ext.ghost_head(value, one.view(1, 1, 1, 1), mul, kernel_size=1).flatten()
+
+    patterns = torch.arange(2**16, device=device).to(torch.int16).view(dtype)
+    torch.testing.assert_close(identity(patterns, None), patterns, rtol=0, atol=0, equal_nan=True)
+    bits = torch.randint(-(2**31), 2**31, (2**16,), device=device).to(torch.int32)
+    # Beside the random ones: every sign and exponent, half way between two 16-bit numbers and next to that.
+    shift = 13 if dtype == torch.float16 else 16
+    steps = torch.arange(2**9, device=device)[:, None] << 23 | torch.arange(8, device=device) << shift
+    halfway = (steps[..., None] + (1 << shift - 1) + torch.tensor([-1, 0, 1], device=device)).flatten()
+    numbers = torch.cat([bits, (halfway - 2**31).to(torch.int32)]).view(torch.float32)
+    rounded = identity(one.expand(len(numbers)), numbers)
+    torch.testing.assert_close(rounded, numbers.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
 def check(
     case: Case,
     device: str,

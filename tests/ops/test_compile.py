@@ -54,9 +54,9 @@ def test_compile_once_for_every_size(backend: Backend, case: Case, layout: str) 
         return call(case, {**dict.fromkeys(case.shapes), **doubled}).sin()
 
     # What the code generator makes of the formula is not ours to test, and takes minutes.
-    compiler = "inductor" if backend.implementation == "native" else "aot_eager"
-    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=compiler)
-    with torch._dynamo.config.patch(error_on_recompile=True):
+    native = backend.implementation == "native"
+    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="inductor" if native else "aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=native):
         for sizes in SIZES:
             sized = replace(case, **sizes)
             layouts = channels_last(case) if layout == "channels_last" else {}

@@ -79,7 +79,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from ops.cases import DTYPES, GhostHead, HadamardAttention, channels_last
-from ops.checks import check
+from ops.checks import check, check_conversions
 import elsa_ext
 print(elsa_ext.build_info()["cpu_capability"])
 for case in [
@@ -96,6 +96,7 @@ for case in [
         for layouts in ({}, channels_last(case)):
             check(case, "cpu", dtype, layouts=layouts)
         if dtype.itemsize == 2:
+            check_conversions(dtype, "cpu")
             check(case, "cpu", dtype, torch.float32)
 """
 

@@ -78,6 +78,20 @@ def test_the_calls_are_valid_before_their_change(backend: Backend, case: GhostHe
     assert backward(case.op)(**backward_arguments(case, dtype=torch.float32, device=backend.device))
 
 
+def of_shape(bad: BadCall) -> bool:
+    """Tell whether ``bad`` is wrong in a shape or an option: what the oracle, which knows one dtype, can tell."""
+    given = bad.apply(forward_arguments(bad.case, dtype=torch.float32)).values()
+    return all(a.dtype == torch.float32 and a.device.type == "cpu" for a in given if isinstance(a, torch.Tensor))
+
+
+@pytest.mark.parametrize("bad", [bad for bad in FORWARD if of_shape(bad)], ids=str)
+def test_the_oracle_says_the_same(bad: BadCall) -> None:
+    arguments = bad.apply(forward_arguments(bad.case))
+    arrays = {name: a.numpy() if isinstance(a, torch.Tensor) else a for name, a in arguments.items()}
+    expected = message_of(forward(bad.case.op), arguments)
+    assert message_of(getattr(elsa_ext.reference, bad.case.op), arrays) == expected
+
+
 @pytest.mark.parametrize("bad", FORWARD[::5], ids=str)
 def test_tensors_that_require_grad_get_the_same_message(backend: Backend, bad: BadCall) -> None:
     arguments = bad.apply(forward_arguments(bad.case, dtype=torch.float32, device=backend.device))

@@ -1,5 +1,7 @@
 """ghost_head against the oracle: sizes, options, dtypes and memory layouts."""
 
+from dataclasses import replace
+
 import elsa_ext
 import golden
 import pytest
@@ -7,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from ops.backends import Backend
 from ops.cases import DTYPES, GRAD_LAYOUTS, LAYOUTS, GhostHead, channels_last, make, make_grad
-from ops.checks import check, evaluate
+from ops.checks import assert_rounded_once, check, check_conversions, evaluate, oracle
 
 SIZES = [
     GhostHead(kernel_size=1),
@@ -80,6 +82,33 @@ def test_float32_matrices_beside_16_bit(backend: Backend, case: GhostHead, dtype
     assert results["out"].dtype == results["value"].dtype == results["attn"].dtype == dtype
     for name in ("ghost_mul", "ghost_add"):
         assert name not in results or results[name].dtype == torch.float32
+
+
+@pytest.mark.parametrize("matrix_dtype", [None, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", [*MATRICES, GhostHead(channels=40, heads=5, kernel_size=7, stride=2)], ids=str)
+def test_16_bit_rounds_once(
+    native: Backend, case: GhostHead, dtype: torch.dtype, matrix_dtype: torch.dtype | None
+) -> None:
+    tensors = make(case, dtype, native.device, matrix_dtype, channels_last(case))
+    grad = make_grad(case, dtype, native.device)
+    exact = oracle(case, tensors, grad)
+    for name, result in evaluate(case, tensors, grad).items():
+        assert_rounded_once(name, result, exact[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_16_bit_number(backend: Backend, dtype: torch.dtype) -> None:
+    check_conversions(dtype, backend.device)
+
+
+@pytest.mark.parametrize("dilation", [2**31, 2**33 + 1, 2**62])
+def test_a_dilation_beyond_the_map_leaves_the_centre(backend: Backend, dilation: int) -> None:
+    case = GhostHead(kernel_size=7, stride=2)
+    tensors, grad = make(case, device=backend.device), make_grad(case, device=backend.device)
+    expected = evaluate(replace(case, dilation=7), tensors, grad)
+    for name, result in evaluate(replace(case, dilation=dilation), tensors, grad).items():
+        assert torch.equal(result, expected[name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

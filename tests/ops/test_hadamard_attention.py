@@ -1,10 +1,12 @@
 """hadamard_attention against the oracle: sizes, options, dtypes and memory layouts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ops.backends import Backend
 from ops.cases import DTYPES, GRAD_LAYOUTS, LAYOUTS, HadamardAttention, channels_last, make, make_grad
-from ops.checks import call, check, evaluate
+from ops.checks import assert_rounded_once, call, check, evaluate, oracle
 
 SIZES = [
     HadamardAttention(kernel_size=1),
@@ -53,6 +55,23 @@ EMPTY = [
 def test_agrees_with_oracle(backend: Backend, case: HadamardAttention, dtype: torch.dtype, images: str) -> None:
     layouts = channels_last(case) if images == "channels_last" else {}
     check(case, backend.device, dtype, layouts=layouts)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", [SIZES[3], SIZES[11], SIZES[21], SIZES[23]], ids=str)
+def test_16_bit_rounds_once(native: Backend, case: HadamardAttention, dtype: torch.dtype) -> None:
+    tensors = make(case, dtype, native.device, layouts=channels_last(case))
+    exact = oracle(case, tensors, make_grad(case, dtype, native.device))
+    assert_rounded_once("out", call(case, tensors), exact["out"])
+
+
+@pytest.mark.parametrize("dilation", [2**31, 2**33 + 1, 2**62])
+def test_a_dilation_beyond_the_map_leaves_the_centre(backend: Backend, dilation: int) -> None:
+    case = HadamardAttention(kernel_size=7, stride=2)
+    tensors, grad = make(case, device=backend.device), make_grad(case, device=backend.device)
+    expected = evaluate(replace(case, dilation=7), tensors, grad)
+    for name, result in evaluate(replace(case, dilation=dilation), tensors, grad).items():
+        torch.testing.assert_close(result, expected[name], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

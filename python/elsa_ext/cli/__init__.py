@@ -53,7 +53,7 @@ def import_optional(packages: Sequence[str]) -> None:
     """Make ``packages`` importable, or raise a ``CommandError`` that says how to install them."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise CommandError(f"{', '.join(missing)} not installed; to get what is needed: pip install 'elsa-ext[train]'")
+        raise CommandError(f"{', '.join(missing)} not installed: pip install 'elsa-ext[train]'")
     if packages:
         # Before anything imports torchvision: this makes it importable even if it was built for another torch.
         importlib.import_module("elsa_ext.models")

@@ -67,7 +67,7 @@ def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
         model.load_state_dict(checkpoint.state_dict)
     except CommandError as error:
         raise CommandError(f"{path}: {error}") from error
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         first = str(error).splitlines()[-1].strip()
         raise CommandError(f"the weights in {path} are not those of {checkpoint.model}: {first}") from error
     return checkpoint, model.eval()

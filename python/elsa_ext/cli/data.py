@@ -1,6 +1,6 @@
 """The images to train and to test on: scikit-learn's digits, or a folder of the user."""
 
-import math
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
@@ -20,7 +19,6 @@ from .errors import CommandError
 from .images import load_image
 
 Transform = Callable[[Image.Image], Tensor]
-TEST_SHARE = 0.2
 
 
 class Labelled(Dataset[Any]):
@@ -43,7 +41,7 @@ Images: TypeAlias = Labelled | ImageFolder | Subset[Any]
 
 @dataclass
 class Data:
-    """Two sets of (image, class index), the names of the classes, and image files to try the classifier on."""
+    """Two sets of (image, class index), the names of the classes, and, by file name, images to try `classify` on."""
 
     train: Images
     test: Images
@@ -88,6 +86,7 @@ def folder(root: Path, config: dict[str, Any], seed: int) -> Data:
         CommandError: The folder is missing, is laid out otherwise, or has too few classes or images.
     """
     to_input = create_transform(**config)
+    # timm's own crops, down to a twelfth of the image, are meant for hundreds of epochs.
     augment = create_transform(**config, is_training=True, scale=(0.5, 1.0))
     tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
     if (root / "train").is_dir() and tests:
@@ -116,15 +115,20 @@ def image_folder(root: Path, transform: Transform) -> ImageFolder:
     except NotADirectoryError:
         raise CommandError(f"{root} is a file, not a folder of images") from None
     if len(dataset.classes) < 2:
-        raise CommandError(
-            f"{root} has one class, {dataset.classes[0]!r}; two are needed, as {root}/<class>/*, "
-            f"or as {root}/train/<class>/* with {root}/val/<class>/*"
-        )
+        raise CommandError(f"{root} has one class, {dataset.classes[0]!r}; at least two are needed")
     return dataset
 
 
 def split(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices to train on and to test on: the same share of every class, at least one image each."""
-    count = max(math.ceil(len(labels) * TEST_SHARE), len(set(labels)))
-    train, test = train_test_split(range(len(labels)), test_size=count, stratify=labels, random_state=seed)
+    """Return the indices to train on and to test on: a fifth of every class is for the test, one image at least."""
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    train, test = [], []
+    draw = random.Random(seed)
+    for label in sorted(members):
+        draw.shuffle(members[label])
+        count = max(1, round(len(members[label]) / 5))
+        test += members[label][:count]
+        train += members[label][count:]
     return train, test

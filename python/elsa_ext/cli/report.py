@@ -43,7 +43,7 @@ def draw_curves(path: Path, title: str, rows: list[Metrics]) -> None:
             values = [getattr(row, f"{split}_{what}") for row in rows]
             axes.plot(epochs, values, marker=".", label=f"{split}, {values[-1]:{style}} at the end")
         axes.set(xlabel="epoch", ylabel=what, xlim=(0.5, len(rows) + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     loss.set_ylim(bottom=0)
     loss.legend(loc="upper right")

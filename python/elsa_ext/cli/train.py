@@ -30,7 +30,7 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 def run(args: argparse.Namespace) -> int:
     """Train as ``args`` say. Ctrl-C and a failure leave what the epochs before it gave."""
     start = time.perf_counter()
-    source = Path(args.data).resolve().name if args.data else "digits"
+    source = "digits" if args.data is None else Path(args.data).resolve().name
     output = Path(args.output or f"runs/{source}-{time.strftime('%Y%m%d-%H%M%S')}")
     if output.exists() and not output.is_dir():
         raise CommandError(f"--output {output} is a file, not a folder")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     device = find_device(args.device)
     random_seed(args.seed)
     config = input_config(args.model, args.image_size)
-    data = folder(Path(args.data), config, args.seed) if args.data else digits(config)
+    data = digits(config) if args.data is None else folder(Path(args.data), config, args.seed)
     kwargs = model_kwargs(args.model, len(data.classes), args.image_size)
     model = build_model(args.model, kwargs, config["input_size"]).to(device)
     output.mkdir(parents=True, exist_ok=True)

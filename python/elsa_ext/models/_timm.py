@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-# A library takes its definitions back when it is collected.
-_libraries: list[torch.library.Library] = []
+# What defined each op; a library that is collected takes its definition back.
+_libraries: dict[str, torch.library.Library] = {}
 
 
 def import_timm() -> ModuleType:
@@ -29,16 +29,16 @@ def import_timm() -> ModuleType:
             raise ImportError("elsa_ext.models needs timm: pip install 'elsa-ext[models]'") from None
         except RuntimeError as error:
             missing = re.fullmatch(r"operator torchvision::(\w+) does not exist", str(error))
-            if missing is None:
+            if missing is None or missing[1] in _libraries:
                 raise
             _define_op(missing[1])
             _forget("timm", "torchvision")
 
 
 def _define_op(name: str) -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-    _libraries.append(library)
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries[name] = library
 
 
 def _forget(*packages: str) -> None:

@@ -9,13 +9,14 @@ from torch import Tensor
 _LIBRARY = torch.library.Library("elsa", "IMPL")
 
 
-def cast(tensors: Sequence[Tensor | None], device: str) -> list[Tensor | None]:
+def cast(tensors: Sequence[Tensor | None], device: str) -> list[Any]:
     """Cast the tensors that autocast casts: those in floating point, float64 apart."""
     dtype = torch.get_autocast_dtype(device)
-    return [
-        tensor.to(dtype) if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
-        for tensor in tensors
-    ]
+
+    def eligible(tensor: Tensor | None) -> bool:
+        return tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+
+    return [tensor.to(dtype) if eligible(tensor) else tensor for tensor in tensors]  # type: ignore[union-attr]
 
 
 def register(op: Callable[..., Any], casts: int) -> None:

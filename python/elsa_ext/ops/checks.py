@@ -40,8 +40,8 @@ def _check_like(op: str, argument: str, tensor: Tensor, like_argument: str, like
 
 
 def _check_size(op: str, argument: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    same = tensor.shape == expected
-    check(same, op, f"{argument} must have shape {_show(expected)}, got {_show(tensor.shape)}" if not same else "")
+    if tensor.shape != expected:
+        check(False, op, f"{argument} must have shape {_show(expected)}, got {_show(tensor.shape)}")
 
 
 def _check_geometry(op: str, kernel_size: int, dilation: int, stride: int) -> None:
@@ -79,8 +79,8 @@ def check_ghost_head(
     _check_dtype(op, "value", value)
     check(value.dim() == 4, op, f"value must have 4 dimensions (B, C, H, W), got {value.dim()}")
     batch, channels, height, width = value.shape
-    filled = height > 0 and width > 0
-    check(filled, op, f"value must have at least one row and one column, got {_show(value.shape)}" if not filled else "")
+    if not (height > 0 and width > 0):
+        check(False, op, f"value must have at least one row and one column, got {_show(value.shape)}")
     check(attn.dim() == 4, op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
     _check_like(op, "attn", attn, "value", value)
     taps, attn_channels = kernel_size**2, attn.shape[1]
@@ -117,9 +117,8 @@ def check_hadamard_attention(
     _check_dtype(op, "query", query)
     check(query.dim() == 4, op, f"query must have 4 dimensions (B, C, H, W), got {query.dim()}")
     batch, channels, height, width = query.shape
-    filled = channels > 0 and height > 0 and width > 0
-    got = _show(query.shape) if not filled else ""
-    check(filled, op, f"query must have at least one channel, row and column, got {got}")
+    if not (channels > 0 and height > 0 and width > 0):
+        check(False, op, f"query must have at least one channel, row and column, got {_show(query.shape)}")
     _check_parameter(op, "key", key, query, tuple(query.shape))
 
     conv = parameters.conv_weight.shape

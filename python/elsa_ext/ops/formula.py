@@ -1,6 +1,7 @@
 """Both ops in plain PyTorch: for devices without a kernel, for ONNX export, and as the yardstick of the kernels."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -127,9 +128,11 @@ def hadamard_attention_backward(
     given = [index for index, tensor in enumerate(inputs) if tensor is not None]
 
     def logits(*tensors: Tensor) -> Tensor:
-        arguments = dict(zip(given, tensors, strict=True))
+        arguments: list[Any] = [None] * len(inputs)
+        for index, tensor in zip(given, tensors, strict=True):
+            arguments[index] = tensor
         return hadamard_logits(
-            *(arguments.get(index) for index in range(6)),  # type: ignore[arg-type]
+            *arguments,
             scale=scale,
             dilation=dilation,
             stride=stride,
@@ -137,6 +140,6 @@ def hadamard_attention_backward(
             conv2d=_unfolded_conv2d,
         )
 
-    _, pullback = torch.func.vjp(logits, *(inputs[index] for index in given))
+    pullback = torch.func.vjp(logits, *(inputs[index] for index in given))[1]
     parts = dict(zip(given, pullback(grad_logits.flatten(1, 2)), strict=True))
     return tuple(parts.get(index) for index in range(6))

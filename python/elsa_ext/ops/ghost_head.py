@@ -27,8 +27,9 @@ def ghost_head(
 ) -> Tensor:
     """Sum the K × K neighbours of every pixel under a filter per channel, made of one attention map per head.
 
-    ``out[b,c,y,x] = Σ_ij (ghost_mul[c,i,j] · attn[b,h(c),i,j,y,x] + ghost_add[c,i,j]) · value[b,c,s·y+(i-r)·d,s·x+(j-r)·d]``
-    with radius r = K // 2, dilation d, stride s and head h(c) = c // (C / heads); zero outside the map.
+    ``out[b,c,y,x] = Σ_ij (ghost_mul[c,i,j] · attn[b,h(c),i,j,y,x] + ghost_add[c,i,j]) · value[b,c,y',x']`` with
+    ``y' = s·y + (i-r)·d`` and ``x' = s·x + (j-r)·d``,
+    radius r = K // 2, dilation d, stride s and head h(c) = c // (C / heads); zero outside the map.
 
     Args:
         value: (B, C, H, W) in float64, float32, bfloat16 or float16. Contiguous, channels_last, or a channel slice of a
@@ -42,8 +43,8 @@ def ghost_head(
         stride: Distance of output pixels, in pixels of value.
 
     Returns:
-        (B, C, H // stride, W // stride) in value's dtype and memory format. 16-bit inputs are accumulated in float32 and
-        rounded once. The result does not depend on the number of threads.
+        (B, C, H // stride, W // stride) in value's dtype and memory format. 16-bit inputs are accumulated in float32
+        and rounded once. The result does not depend on the number of threads.
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device or value; the message names it.
@@ -55,7 +56,7 @@ def ghost_head(
     if is_native(value):
         return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)
     if torch.is_autocast_enabled(value.device.type):
-        value, attn = autocast.cast((value, attn), value.device.type)  # type: ignore[assignment]
+        value, attn = autocast.cast((value, attn), value.device.type)
     check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, **options)
     return formula.ghost_head(value, attn, ghost_mul, ghost_add, **options)
 
@@ -79,9 +80,7 @@ class GhostHeadFunction(torch.autograd.Function):
         dilation: int,
         stride: int,
     ) -> Tensor:
-        return _forward(
-            value, attn, ghost_mul, ghost_add, kernel_size=kernel_size, dilation=dilation, stride=stride
-        )
+        return _forward(value, attn, ghost_mul, ghost_add, kernel_size=kernel_size, dilation=dilation, stride=stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
@@ -208,26 +207,20 @@ def _fake_backward(
     )
 
 
-def _matrix_per_sample(matrix: Tensor | None, dim: int | None, size: int, batch: int) -> Tensor | None:
-    """Fold a mapped matrix, (C, K, K) or (B, C, K, K), to one per sample of the folded batch."""
-    if matrix is None:
-        return None
+def _fold_matrix(matrix: Tensor | None, dim: int | None, size: int, batch: int) -> Tensor | None:
+    """Fold a mapped matrix to one per sample of the folded batch; one that all of them share stays as it is."""
+    if matrix is None or (dim is None and matrix.dim() == 3):
+        return matrix
     mapped = matrix.movedim(dim, 0) if dim is not None else matrix.expand(size, *matrix.shape)
     return (mapped if mapped.dim() == 5 else mapped.unsqueeze(1).expand(-1, batch, -1, -1, -1)).flatten(0, 1)
 
 
 def _vmap(info: Any, in_dims: vmap.Dims, *args: Any, **options: int) -> tuple[Tensor, int]:
-    value, attn, *matrices = (*args, *(None,) * (4 - len(args)))
-    dims = (*in_dims, *(None,) * (4 - len(in_dims)))
     size = info.batch_size
-    value = vmap.fold(value, dims[0], size)
-    matrices = [
-        matrix if matrix is None or (dim is None and matrix.dim() == 3)
-        else _matrix_per_sample(matrix, dim, size, value.shape[0] // size)
-        for matrix, dim in zip(matrices, dims[2:], strict=True)
-    ]
-    out = _forward(value, vmap.fold(attn, dims[1], size), *matrices, **options)
-    return out.unflatten(0, (size, -1)), 0
+    value, attn = (vmap.fold(tensor, dim, size) for tensor, dim in zip(args[:2], in_dims[:2], strict=True))
+    batch = value.shape[0] // size
+    matrices = (_fold_matrix(matrix, dim, size, batch) for matrix, dim in zip(args[2:], in_dims[2:], strict=True))
+    return _forward(value, attn, *matrices, **options).unflatten(0, (size, batch)), 0
 
 
 def _vmap_backward(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) -> tuple[Any, Any]:

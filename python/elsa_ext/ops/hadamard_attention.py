@@ -1,5 +1,6 @@
 """Hadamard attention: the functional API, and what torch.library needs to know beside the native kernels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ def hadamard_attention(
 ) -> Tensor:
     """Make a K × K attention map for every head and pixel from the product of query and key.
 
-    ``attn = softmax_K²( Conv1x1( GELU( GroupConv_KxK( pool_stride( scale · query ⊙ key )))))``, where pool is the average
-    over stride × stride pixels and both convolutions keep the size of their input.
+    ``attn = softmax_K²( Conv1x1( GELU( GroupConv_KxK( pool_stride( scale · query ⊙ key )))))``, where pool is the
+    average over stride × stride pixels and both convolutions keep the size of their input.
 
     Args:
         query: (B, C, H, W) in float64, float32, bfloat16 or float16. Contiguous, channels_last, or a channel slice of a
@@ -48,9 +49,9 @@ def hadamard_attention(
         proj_groups: Groups of the 1 × 1 convolution.
 
     Returns:
-        (B, heads·K², H // stride, W // stride), head-major, then row-major K × K, in query's dtype and memory format: what
-        :func:`elsa_ext.ghost_head` takes. Every head's map sums to 1. 16-bit inputs are computed in float32 and rounded
-        once.
+        (B, heads·K², H // stride, W // stride), head-major, then row-major K × K, in query's dtype and memory format:
+        what :func:`elsa_ext.ghost_head` takes. Every head's map sums to 1. 16-bit inputs are computed in float32 and
+        rounded once. The result does not depend on the number of threads.
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device or value; the message names it.
@@ -58,21 +59,22 @@ def hadamard_attention(
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.2.
     """
-    options = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
-    tensors = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
+    options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+    tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
     if is_native(query):
         return torch.ops.elsa.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
     if torch.is_autocast_enabled(query.device.type):
-        tensors = autocast.cast(tensors, query.device.type)  # type: ignore[assignment]
-    check_hadamard_attention("hadamard_attention", *tensors[:2], HadamardParameters(*tensors[2:]), heads, **options)
+        tensors = autocast.cast(tensors, query.device.type)
+    query, key, *parameters = tensors
+    check_hadamard_attention("hadamard_attention", query, key, HadamardParameters(*parameters), heads, **options)
     return formula.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
 
 
 class HadamardAttentionFunction(torch.autograd.Function):
     """The native Hadamard attention as an autograd function.
 
-    ``apply(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride, proj_groups)``; see
-    :func:`elsa_ext.hadamard_attention`. Its context and derivative are those of ``torch.ops.elsa.hadamard_attention``.
+    ``apply(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride, proj_groups)``;
+    see :func:`elsa_ext.hadamard_attention`. Its context and derivative are those of the registered op.
     """
 
     generate_vmap_rule = True
@@ -139,11 +141,13 @@ def _second_gradients(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...
     wanted = [index - 2 for index in given if index >= 2]  # the gradients that exist, in the order of directions
 
     def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
-        arguments = dict(zip(given, tensors, strict=True))
-        parts = formula.hadamard_attention_backward(*(arguments.get(k) for k in range(len(inputs))), **ctx.options)
+        arguments: list[Any] = [None] * len(inputs)
+        for index, tensor in zip(given, tensors, strict=True):
+            arguments[index] = tensor
+        parts = formula.hadamard_attention_backward(*arguments, **ctx.options)
         return tuple(part for part in parts if part is not None)
 
-    _, pullback = torch.func.vjp(gradients, *(inputs[index] for index in given))
+    pullback = torch.func.vjp(gradients, *(inputs[index] for index in given))[1]
     parts = dict(zip(given, pullback(tuple(directions[index] for index in wanted)), strict=True))
     return tuple(parts.get(index) for index in range(len(inputs)))
 

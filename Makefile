@@ -1,0 +1,79 @@
+# make demo      train ELSA-Swin on handwritten digits        make lint      ruff, mypy, clang-format
+# make test      the whole test suite                          make wheel     build a wheel into dist/
+# make format    let ruff and clang-format rewrite             make sanitize  the op tests under address and
+# make clean     remove what these made                                       undefined-behaviour sanitizers
+#
+# Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it.
+
+PYTHON ?= python3
+VENV := .venv
+TORCH ?= $(shell cat $(VENV)/torch.txt 2>/dev/null || echo torch)
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+build_options := --no-build-isolation -C build-dir=build/native -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
+sources := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find include src python/elsa_ext -type f -not -name '*.pyc')
+native_sources := $(shell find include src -name '*.h' -o -name '*.cpp')
+
+.PHONY: demo test lint format wheel sanitize clean FORCE
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/package.stamp
+	$(bin)/elsa-ext train
+
+test: $(VENV)/test.stamp
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/lint.stamp
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run --Werror $(native_sources)
+
+format: $(VENV)/lint.stamp
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+	$(bin)/clang-format -i $(native_sources)
+
+wheel: $(VENV)/package.stamp
+	rm -rf dist
+	$(pip) wheel --no-deps $(build_options) -w dist .
+
+# A build of its own, imported before the one in .venv. Leaks are not looked for: the interpreter leaks by design.
+sanitizer_flags := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -g1
+sanitizer_library = $(shell $(CXX) -print-file-name=$(1))
+sanitize: $(VENV)/test.stamp
+	rm -rf build/sanitized
+	$(pip) install --no-deps --target build/sanitized --no-build-isolation \
+	  -C build-dir=build/sanitize -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
+	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$(call sanitizer_library,libasan.so) $(call sanitizer_library,libubsan.so) $(call sanitizer_library,libstdc++.so)" \
+	  $(bin)/python -m pytest tests/ops -m 'not compiles' $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'elsa-ext needs Python 3.10 or newer, this is ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+
+# Changes only when the choice of torch does.
+$(VENV)/torch.txt: FORCE | $(VENV)/bin/python
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(VENV)/torch.stamp: $(VENV)/torch.txt
+	$(pip) install '$(TORCH)' numpy 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.25' ninja
+	touch $@
+
+# torch is named again so that no other package replaces it.
+$(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
+	$(pip) install $(build_options) '$(TORCH)' '.[train]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/package.stamp
+	$(pip) install pytest hypothesis
+	touch $@
+
+$(VENV)/lint.stamp: $(VENV)/package.stamp
+	$(pip) install 'ruff==0.17.6' 'mypy==2.4.1' 'clang-format==23.1.5'
+	touch $@
