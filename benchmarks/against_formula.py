@@ -1,6 +1,7 @@
 """Time the native ops against the unfold formula in plain PyTorch, in one run.
 
-``python benchmarks/against_formula.py`` prints the median time of each and their ratio. Ratios carry from machine to machine better than times do.
+``python benchmarks/against_formula.py`` prints the median time of each and their ratio. Ratios carry from machine to
+machine better than times do.
 """
 
 import statistics

@@ -83,6 +83,13 @@ Tensor empty_map(const Tensor& like, const HadamardShape& shape, int64_t channel
                               torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
+// Whether `tensor` is laid out like a map of the chain.
+bool is_map(const Tensor& tensor) {
+  const int64_t column = tensor.size(1), row = tensor.size(3) * column;
+  return tensor.scalar_type() == accumulation_dtype(tensor) && tensor.stride(1) == 1 && tensor.stride(3) == column &&
+         tensor.stride(2) == row && tensor.stride(0) == tensor.size(2) * row;
+}
+
 cpu::GroupedConv conv_of(const HadamardShape& shape, const Tensor& in, const Tensor& out, const Tensor& weight,
                          const OptionalTensor& bias, bool adjoint) {
   return {shape.batch,  shape.channels, shape.kernel_size, shape.dilation, shape.groups,
@@ -121,13 +128,11 @@ std::pair<Tensor, Tensor> conv_gradients(const HadamardShape& shape, const Tenso
   return {sum_partials(partial_weight, 1, sizes(weight)), sum_partials(partial_bias, 1, {shape.channels})};
 }
 
-// GELU of x, or grad times its derivative; both are maps of the chain.
-Tensor gelu(const Tensor& x, const OptionalTensor& grad) {
-  Tensor out = torch::stable::empty_like(x);
+// GELU of x, or grad times its derivative, into `out`, which may be x; all are maps of the chain.
+void gelu(const Tensor& x, const OptionalTensor& grad, const Tensor& out) {
   const cpu::Gelu op{kernel_dtype(x), x.numel(), x.data_ptr(), data(grad), out.data_ptr()};
   const auto kernel = cpu::hadamard_attention().gelu;
   parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
-  return out;
 }
 
 cpu::Projection projection_of(const HadamardShape& shape, const Tensor& in, const Tensor& out, const Tensor& weight,
@@ -139,13 +144,12 @@ cpu::Projection projection_of(const HadamardShape& shape, const Tensor& in, cons
           data(bias),        adjoint};
 }
 
-Tensor project(const HadamardShape& shape, const Tensor& in, const Tensor& weight, const OptionalTensor& bias,
-               bool adjoint) {
-  Tensor out = empty_map(in, shape, adjoint ? shape.channels : shape.attn_channels());
+// Into `out`, a map of the chain.
+void project(const HadamardShape& shape, const Tensor& in, const Tensor& weight, const OptionalTensor& bias,
+             bool adjoint, const Tensor& out) {
   const cpu::Projection op = projection_of(shape, in, out, weight, bias, adjoint);
   const auto kernel = cpu::hadamard_attention().projection;
   parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
-  return out;
 }
 
 std::pair<Tensor, Tensor> projection_gradients(const HadamardShape& shape, const Tensor& in, const Tensor& grad,
@@ -198,9 +202,10 @@ Tensor hadamard_attention_cpu(const Tensor& query, const Tensor& key, const Tens
   }
   const Parameters parameters = accumulating(given, accumulation_dtype(query));
   const Tensor product = product_of(query, key, shape, scale);
-  const Tensor before_gelu = convolve(shape, product, parameters.conv_weight, parameters.conv_bias, false);
-  const Tensor hidden = gelu(before_gelu, std::nullopt);
-  const Tensor logits = project(shape, hidden, parameters.proj_weight, parameters.proj_bias, false);
+  const Tensor hidden = convolve(shape, product, parameters.conv_weight, parameters.conv_bias, false);
+  gelu(hidden, std::nullopt, hidden);
+  const Tensor logits = is_map(out) ? out : empty_map(query, shape, shape.attn_channels());
+  project(shape, hidden, parameters.proj_weight, parameters.proj_bias, false, logits);
   softmax(shape, logits, std::nullopt, out);
   return out;
 }
@@ -236,14 +241,17 @@ Gradients hadamard_attention_backward_cpu(const Tensor& grad, const Tensor& attn
   const Parameters parameters = accumulating(given, dtype);
   const Tensor product = product_of(query, key, shape, scale);
   const Tensor before_gelu = convolve(shape, product, parameters.conv_weight, parameters.conv_bias, false);
-  const Tensor hidden = gelu(before_gelu, std::nullopt);
+  const Tensor hidden = torch::stable::empty_like(before_gelu);
+  gelu(before_gelu, std::nullopt, hidden);
 
   const Tensor grad_logits = empty_map(query, shape, shape.attn_channels());
   softmax(shape, grad, attn, grad_logits);
   const auto [grad_proj_weight, grad_proj_bias] =
       projection_gradients(shape, hidden, grad_logits, parameters.proj_weight);
-  const Tensor grad_hidden = project(shape, grad_logits, parameters.proj_weight, std::nullopt, true);
-  const Tensor grad_before_gelu = gelu(before_gelu, grad_hidden);
+  const Tensor grad_hidden = empty_map(query, shape, shape.channels);
+  project(shape, grad_logits, parameters.proj_weight, std::nullopt, true, grad_hidden);
+  const Tensor& grad_before_gelu = grad_hidden;
+  gelu(before_gelu, grad_hidden, grad_before_gelu);
   const auto [grad_conv_weight, grad_conv_bias] =
       conv_gradients(shape, product, grad_before_gelu, parameters.conv_weight);
   const Tensor grad_product = convolve(shape, grad_before_gelu, parameters.conv_weight, std::nullopt, true);
