@@ -1,7 +1,9 @@
 // The grouped K × K convolution of hadamard_attention, its adjoint, and the gradient of its weight.
 //
 // With g channels a group it is a sum of g depthwise convolutions: the k-th one takes, in the lane of every output
-// channel, the k-th input channel of that channel's group. Windows are packed in that form, once for every k.
+// channel, the k-th input channel of that channel's group. Where a vector holds whole groups of 4 or 8 channels, the
+// convolution spreads the k-th channel over its group in registers; otherwise windows are packed spread, once for every
+// k.
 #pragma once
 
 #include "ghost_head_gather.h"
@@ -16,26 +18,36 @@ struct ConvWalk {
   int64_t group_width, window_step, weight_step;  // between the depthwise convolutions
 };
 
-template <typename T, int Pixels>
+// Group is the number of channels a group where they are spread in registers, and 0 where they lie spread in `window`.
+template <typename T, int Group, int Pixels>
 ELSA_INLINE void conv_pixels(const ConvWalk<T>& walk, const T* bias, const T* window, T* out) {
   constexpr int L = lanes<T>, Vectors = 2;
+  const int64_t group_width = Group == 0 ? walk.group_width : Group;
   Vector<T> sum[Pixels][Vectors];
   for (int p = 0; p < Pixels; ++p) {
     for (int v = 0; v < Vectors; ++v) sum[p][v] = load(bias + v * L);
   }
-  for (int64_t k = 0; k < walk.group_width; ++k) {
-    for (int64_t i = 0; i < walk.taps.rows; ++i) {
-      const T* w = window + k * walk.window_step + i * walk.taps.window_row;
-      const T* weight = walk.taps.mul + k * walk.weight_step + i * walk.taps.matrix_row;
-      for (int64_t j = 0; j < walk.taps.columns; ++j) {
-        const Vector<T> weights[Vectors] = {load(weight), load(weight + L)};
+  for (int64_t i = 0; i < walk.taps.rows; ++i) {
+    const T* w = window + i * walk.taps.window_row;
+    const T* weight = walk.taps.mul + i * walk.taps.matrix_row;
+    for (int64_t j = 0; j < walk.taps.columns; ++j) {
+#pragma GCC unroll 8
+      for (int64_t k = 0; k < group_width; ++k) {
+        const Vector<T> weights[Vectors] = {load(weight + k * walk.weight_step),
+                                            load(weight + k * walk.weight_step + L)};
 #pragma GCC unroll 8
         for (int p = 0; p < Pixels; ++p) {
-          for (int v = 0; v < Vectors; ++v) sum[p][v] += weights[v] * load(w + (p * Vectors + v) * L);
+          for (int v = 0; v < Vectors; ++v) {
+            if constexpr (Group == 0) {
+              sum[p][v] += weights[v] * load(w + k * walk.window_step + (p * Vectors + v) * L);
+            } else {
+              sum[p][v] += weights[v] * spread<T>(load(w + (p * Vectors + v) * L), Group, int(k));
+            }
+          }
         }
-        w += walk.taps.window_column;
-        weight += walk.taps.matrix_column;
       }
+      w += walk.taps.window_column;
+      weight += walk.taps.matrix_column;
     }
   }
   for (int p = 0; p < Pixels; ++p) {
@@ -43,11 +55,11 @@ ELSA_INLINE void conv_pixels(const ConvWalk<T>& walk, const T* bias, const T* wi
   }
 }
 
-template <typename T, int Pixels>
+template <typename T, int Group, int Pixels>
 ELSA_INLINE void conv_group(const ConvWalk<T>& walk, int64_t pixels, const T* bias, const T* window, T* out) {
   if constexpr (Pixels > 0) {
-    pixels == Pixels ? conv_pixels<T, Pixels>(walk, bias, window, out)
-                     : conv_group<T, Pixels - 1>(walk, pixels, bias, window, out);
+    pixels == Pixels ? conv_pixels<T, Group, Pixels>(walk, bias, window, out)
+                     : conv_group<T, Group, Pixels - 1>(walk, pixels, bias, window, out);
   }
 }
 
@@ -74,8 +86,8 @@ struct ConvPlan {
     return left < width ? left : width;
   }
 
-  // Copy a window of a block's channels into [group_width][pixels][width].
-  void pack_input(int64_t sample, int64_t block, const Window& window, T* to) const {
+  // Copy a window of a block's channels, spread, into [group_width][pixels][width].
+  void pack_spread(int64_t sample, int64_t block, const Window& window, T* to) const {
     const T* from = static_cast<const T*>(op.in.data) + sample * op.in.batch_stride;
     const int64_t first = block * width, step = window.pixels() * width;
     const bool whole_vectors = lanes<T> % group_width == 0 && channels(block) == width;
@@ -131,13 +143,13 @@ struct ConvPlan {
   }
 };
 
-template <typename T>
-void conv_as(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
+template <typename T, int Group>
+void conv_in_groups(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
   const ConvPlan<T> plan(op);
   constexpr int64_t width = plan.width;
   const Tiling tiling = op.tiling();
-  Scratch<T> window(plan.group_width * plan.most_window), weight(plan.group_width * plan.taps * width);
-  Scratch<T> bias(width), row(tiling.columns * width);
+  Scratch<T> window((Group == 0 ? plan.group_width : 1) * plan.most_window);
+  Scratch<T> weight(plan.group_width * plan.taps * width), bias(width), row(tiling.columns * width);
   int64_t packed_block = -1;
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
     const int64_t block = unit / op.tiles(), sample = unit % op.tiles() / tiling.count();
@@ -153,18 +165,34 @@ void conv_as(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
     const Tile tile(tiling, unit % tiling.count(), op.out.height, op.out.width);
     const Window around{{tile.first_row, tile.rows, 1, plan.shape.height, plan.shape},
                         {tile.first_column, tile.columns, 1, plan.shape.width, plan.shape}};
-    plan.pack_input(sample, block, around, window);
+    if (Group == 0) {
+      plan.pack_spread(sample, block, around, window);
+    } else {
+      pack_window<T>(op.in, sample, block * width, channels, width, around, window);
+    }
     ConvWalk<T> walk = plan.walk(around);
     walk.taps.mul = weight + (around.y.first_tap * plan.shape.kernel_size + around.x.first_tap) * width;
     for (int64_t y = 0; y < tile.rows; ++y) {
       for_each_group(tile.columns, [&](int64_t x, int64_t pixels) {
-        conv_group<T, gather_pixels_at_once>(walk, pixels, bias, window + (y * around.x.length + x) * width,
-                                             row + x * width);
+        conv_group<T, Group, gather_pixels_at_once>(walk, pixels, bias, window + (y * around.x.length + x) * width,
+                                                    row + x * width);
       });
       unpack_row<T>(op.out, sample, block * width, channels, width, tile.first_row + y, tile.first_column, tile.columns,
                     row);
     }
   }
+}
+
+template <typename T>
+void conv_as(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
+  const int64_t group_width = op.channels / op.groups;
+  if constexpr (lanes<T> % 8 == 0) {
+    if (group_width == 8) return conv_in_groups<T, 8>(op, first_unit, last_unit);
+  }
+  if constexpr (lanes<T> % 4 == 0) {
+    if (group_width == 4) return conv_in_groups<T, 4>(op, first_unit, last_unit);
+  }
+  conv_in_groups<T, 0>(op, first_unit, last_unit);
 }
 
 // Partial sums of the gradients of weight, [chunks][C][C/groups][K²], and of bias, [chunks][C].
@@ -191,7 +219,7 @@ void conv_weight_gradient_as(const GroupedConvWeightGradient& gradient, int64_t 
       Window around{{tile.first_row, tile.rows, 1, plan.shape.height, plan.shape},
                     {tile.first_column, tile.columns, 1, plan.shape.width, plan.shape}};
       around.x.length += columns - tile.columns;
-      plan.pack_input(sample, block, around, window);
+      plan.pack_spread(sample, block, around, window);
       pack_rows<T>(op.out, sample, block * width, channels, width, tile, columns, grad);
       const ConvWalk<T> walk = plan.walk(around);
       const int64_t first_tap = around.y.first_tap * plan.shape.kernel_size + around.x.first_tap;

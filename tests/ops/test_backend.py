@@ -69,7 +69,7 @@ def test_ghost_head_copies_no_image(native: Backend, layout: str) -> None:
     arguments = make(case, torch.float32, native.device, layouts={"value": layout, "attn": layout})
     grad = make_grad(case, torch.float32, native.device, layout)
     call(case, arguments)
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         call(case, arguments)
         torch.ops.elsa.ghost_head_backward(grad, **arguments, **case.options)
     called = {event.key for event in profile.key_averages()}
