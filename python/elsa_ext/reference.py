@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def _arrays(*values: ArrayLike | None) -> list[Any]:
-    return [None if value is None else np.ascontiguousarray(value, dtype=np.float64) for value in values]
+    return [None if value is None else np.asarray(value, dtype=np.float64, order="C") for value in values]
 
 
 def _shapes(arrays: list[Any]) -> list[Any]:

@@ -35,7 +35,8 @@ HadamardShape checked_shape(const char* op, const Tensor& query, const Tensor& k
   check_parameter(op, "key", key, query, sizes(query));
 
   const Sizes conv = sizes(parameters.conv_weight);
-  check(conv.size() == 4 && conv[2] == conv[3], op, "conv_weight must have shape (C, C/groups, K, K), got ", conv);
+  check(conv.size() == 4 && conv[2] == conv[3] && conv[3] % 2 == 1, op,
+        "conv_weight must have shape (C, C/groups, K, K) with K odd, got ", conv);
   check_geometry(op, conv[3], dilation, stride);
   const int64_t channels = query.size(1);
   check(conv[1] > 0 && channels % conv[1] == 0, op, "conv_weight has ", conv[1],
@@ -45,7 +46,7 @@ HadamardShape checked_shape(const char* op, const Tensor& query, const Tensor& k
     check_parameter(op, "conv_bias", *parameters.conv_bias, query, {channels});
   }
 
-  check(heads > 0, op, "heads must be positive, got ", heads);
+  check(heads > 0 && heads <= INT32_MAX, op, "heads must be from 1 to 2147483647, got ", heads);
   HadamardShape shape{query.size(0), channels, query.size(2), query.size(3), heads, conv[3],
                       // Beyond the map's size every dilation is the same: only the centre tap is inside.
                       std::min(dilation, std::max(query.size(2), query.size(3))), stride, channels / conv[1],

@@ -74,7 +74,7 @@ void check_sizes(const char* op, const char* argument, const Tensor& tensor, con
 
 void check_geometry(const char* op, int64_t kernel_size, int64_t dilation, int64_t stride) {
   check(kernel_size > 0 && kernel_size % 2 == 1 && kernel_size <= INT32_MAX, op,
-        "kernel_size must be odd and positive, got ", kernel_size);
+        "kernel_size must be odd and from 1 to 2147483647, got ", kernel_size);
   check(dilation > 0, op, "dilation must be positive, got ", dilation);
   check(stride > 0, op, "stride must be positive, got ", stride);
 }

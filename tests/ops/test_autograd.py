@@ -21,7 +21,7 @@ CASES = [
     GhostHead(channels=2, height=5, width=4, kernel_size=5, dilation=2, stride=2, mul="sample", add="sample"),
     GhostHead(channels=2, height=4, width=3, mul="none", add="none"),
     GhostHead(channels=2, height=4, width=3, mul="none"),
-    GhostHead(channels=2, height=4, width=3, add="none", kernel_size=7),
+    GhostHead(batch=1, channels=2, heads=1, height=3, width=4, add="none", kernel_size=7),
     HadamardAttention(batch=2, channels=2, height=4, width=5, stride=2, dilation=2, conv_bias=False, proj_rank=2),
     HadamardAttention(batch=1, channels=4, groups=4, height=2, width=3, proj_groups=2, proj_bias=False),
 ]

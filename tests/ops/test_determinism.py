@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,14 +21,6 @@ CASES = [
     HadamardAttention(batch=2, channels=12, heads=2, kernel_size=3, height=33, width=21, stride=2),
 ]
 DTYPES = (torch.float32, torch.bfloat16)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Put the number of threads back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def results(case: Case, dtype: torch.dtype, device: str, layout: str) -> dict[str, torch.Tensor]:
@@ -53,7 +44,6 @@ def test_two_runs_give_the_same_bits(native: Backend, case: Case, dtype: torch.d
         assert_same_bits(results(case, dtype, native.device, layout), expected, "from run to run")
 
 
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)

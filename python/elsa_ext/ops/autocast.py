@@ -9,6 +9,11 @@ from torch import Tensor
 _LIBRARY = torch.library.Library("elsa", "IMPL")
 
 
+def is_enabled(device: str) -> bool:
+    """Tell whether autocast is on for a device, also for one that has no autocast."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def cast(tensors: Sequence[Tensor | None], device: str) -> list[Any]:
     """Cast the tensors that autocast casts: those in floating point, float64 apart."""
     dtype = torch.get_autocast_dtype(device)

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_LARGEST = 2**31 - 1  # its square fits in 64 bits
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def check(ok: bool, op: str, message: str) -> None:
-    """Raise ``elsa::<op>: <message>`` unless ``ok``."""
-    if not ok:
-        raise RuntimeError(f"elsa::{op}: {message}")
+def error(op: str, message: str) -> RuntimeError:
+    """Return the error ``elsa::<op>: <message>``; its message is made on failure alone, sizes may be symbolic."""
+    return RuntimeError(f"elsa::{op}: {message}")
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -24,31 +24,35 @@ def _show(size: Sequence[int]) -> str:
 
 
 def _check_dtype(op: str, argument: str, tensor: Tensor) -> None:
-    expected = "float64, float32, bfloat16 or float16"
-    check(tensor.dtype in _DTYPES, op, f"{argument} must be {expected}, got {_name(tensor.dtype)}")
+    if tensor.dtype not in _DTYPES:
+        expected = "float64, float32, bfloat16 or float16"
+        raise error(op, f"{argument} must be {expected}, got {_name(tensor.dtype)}")
 
 
 def _check_device(op: str, argument: str, tensor: Tensor, like_argument: str, like: Tensor) -> None:
-    same = tensor.device == like.device
-    check(same, op, f"{argument} must be on {like.device} as {like_argument} is, got {tensor.device}")
+    if tensor.device != like.device:
+        raise error(op, f"{argument} must be on {like.device} as {like_argument} is, got {tensor.device}")
 
 
 def _check_like(op: str, argument: str, tensor: Tensor, like_argument: str, like: Tensor) -> None:
-    expected, got = _name(like.dtype), _name(tensor.dtype)
-    check(tensor.dtype == like.dtype, op, f"{argument} must be {expected} as {like_argument} is, got {got}")
+    if tensor.dtype != like.dtype:
+        expected, got = _name(like.dtype), _name(tensor.dtype)
+        raise error(op, f"{argument} must be {expected} as {like_argument} is, got {got}")
     _check_device(op, argument, tensor, like_argument, like)
 
 
 def _check_size(op: str, argument: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
     if tensor.shape != expected:
-        check(False, op, f"{argument} must have shape {_show(expected)}, got {_show(tensor.shape)}")
+        raise error(op, f"{argument} must have shape {_show(expected)}, got {_show(tensor.shape)}")
 
 
 def _check_geometry(op: str, kernel_size: int, dilation: int, stride: int) -> None:
-    odd = kernel_size > 0 and kernel_size % 2 == 1
-    check(odd, op, f"kernel_size must be odd and positive, got {kernel_size}")
-    check(dilation > 0, op, f"dilation must be positive, got {dilation}")
-    check(stride > 0, op, f"stride must be positive, got {stride}")
+    if not 0 < kernel_size <= _LARGEST or kernel_size % 2 == 0:
+        raise error(op, f"kernel_size must be odd and from 1 to {_LARGEST}, got {kernel_size}")
+    if dilation <= 0:
+        raise error(op, f"dilation must be positive, got {dilation}")
+    if stride <= 0:
+        raise error(op, f"stride must be positive, got {stride}")
 
 
 def _check_matrix(op: str, argument: str, matrix: Tensor | None, value: Tensor, kernel_size: int) -> None:
@@ -58,7 +62,7 @@ def _check_matrix(op: str, argument: str, matrix: Tensor | None, value: Tensor, 
     per_sample = (value.shape[0], *shared)
     if not (matrix.shape == shared or matrix.shape == per_sample):
         expected = f"(C, K, K) = {_show(shared)} or (B, C, K, K) = {_show(per_sample)}"
-        check(False, op, f"{argument} must have shape {expected}, got {_show(matrix.shape)}")
+        raise error(op, f"{argument} must have shape {expected}, got {_show(matrix.shape)}")
     if not (matrix.dtype == torch.float32 and value.dtype.itemsize == 2):
         _check_like(op, argument, matrix, "value", value)
     _check_device(op, argument, matrix, "value", value)
@@ -77,17 +81,20 @@ def check_ghost_head(
     """Check the arguments of ghost_head and return the size of its output."""
     _check_geometry(op, kernel_size, dilation, stride)
     _check_dtype(op, "value", value)
-    check(value.dim() == 4, op, f"value must have 4 dimensions (B, C, H, W), got {value.dim()}")
+    if value.dim() != 4:
+        raise error(op, f"value must have 4 dimensions (B, C, H, W), got {value.dim()}")
     batch, channels, height, width = value.shape
     if not (height > 0 and width > 0):
-        check(False, op, f"value must have at least one row and one column, got {_show(value.shape)}")
-    check(attn.dim() == 4, op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
+        raise error(op, f"value must have at least one row and one column, got {_show(value.shape)}")
+    if attn.dim() != 4:
+        raise error(op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
     _check_like(op, "attn", attn, "value", value)
     taps, attn_channels = kernel_size**2, attn.shape[1]
-    whole = attn_channels > 0 and attn_channels % taps == 0
-    check(whole, op, f"attn has {attn_channels} channels, not a multiple of kernel_size² = {taps}")
+    if attn_channels == 0 or attn_channels % taps != 0:
+        raise error(op, f"attn has {attn_channels} channels, not a multiple of kernel_size² = {taps}")
     heads = attn_channels // taps
-    check(channels % heads == 0, op, f"value has {channels} channels, not a multiple of the {heads} heads of attn")
+    if channels % heads != 0:
+        raise error(op, f"value has {channels} channels, not a multiple of the {heads} heads of attn")
     _check_size(op, "attn", attn, (batch, attn_channels, height // stride, width // stride))
     _check_matrix(op, "ghost_mul", ghost_mul, value, kernel_size)
     _check_matrix(op, "ghost_add", ghost_add, value, kernel_size)
@@ -115,28 +122,30 @@ def check_hadamard_attention(
 ) -> tuple[int, int, int, int]:
     """Check the arguments of hadamard_attention and return the size of its output."""
     _check_dtype(op, "query", query)
-    check(query.dim() == 4, op, f"query must have 4 dimensions (B, C, H, W), got {query.dim()}")
+    if query.dim() != 4:
+        raise error(op, f"query must have 4 dimensions (B, C, H, W), got {query.dim()}")
     batch, channels, height, width = query.shape
     if not (channels > 0 and height > 0 and width > 0):
-        check(False, op, f"query must have at least one channel, row and column, got {_show(query.shape)}")
+        raise error(op, f"query must have at least one channel, row and column, got {_show(query.shape)}")
     _check_parameter(op, "key", key, query, tuple(query.shape))
 
     conv = parameters.conv_weight.shape
-    square = len(conv) == 4 and conv[2] == conv[3]
-    check(square, op, f"conv_weight must have shape (C, C/groups, K, K), got {_show(conv)}")
+    if len(conv) != 4 or conv[2] != conv[3] or conv[3] % 2 == 0:
+        raise error(op, f"conv_weight must have shape (C, C/groups, K, K) with K odd, got {_show(conv)}")
     kernel_size, group_width = conv[3], conv[1]
     _check_geometry(op, kernel_size, dilation, stride)
-    divides = group_width > 0 and channels % group_width == 0
-    expected = f"not a divisor of the {channels} channels of query"
-    check(divides, op, f"conv_weight has {group_width} channels a group, {expected}")
+    if group_width == 0 or channels % group_width != 0:
+        expected = f"not a divisor of the {channels} channels of query"
+        raise error(op, f"conv_weight has {group_width} channels a group, {expected}")
     _check_parameter(op, "conv_weight", parameters.conv_weight, query, (channels, *conv[1:]))
     _check_parameter(op, "conv_bias", parameters.conv_bias, query, (channels,))
 
-    check(heads > 0, op, f"heads must be positive, got {heads}")
+    if not 0 < heads <= _LARGEST:
+        raise error(op, f"heads must be from 1 to {_LARGEST}, got {heads}")
     attn_channels = heads * kernel_size**2
-    divides = proj_groups > 0 and channels % proj_groups == 0 and attn_channels % proj_groups == 0
-    expected = f"{channels} channels and heads·K² = {attn_channels}"
-    check(divides, op, f"proj_groups must divide {expected}, got {proj_groups}")
+    if proj_groups <= 0 or channels % proj_groups != 0 or attn_channels % proj_groups != 0:
+        expected = f"{channels} channels and heads·K² = {attn_channels}"
+        raise error(op, f"proj_groups must divide {expected}, got {proj_groups}")
     trailing = (1, 1) if parameters.proj_weight.dim() == 4 else ()
     proj = (attn_channels, channels // proj_groups, *trailing)
     _check_parameter(op, "proj_weight", parameters.proj_weight, query, proj)

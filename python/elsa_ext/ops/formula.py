@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _effective_dilation(dilation: int, height: int, width: int) -> int:
+    """Beyond the size of the map every dilation is the same: the padding need not grow with it."""
+    # A comparison, not min(): what is compiled for one size stays good for others.
+    return dilation if dilation <= height or dilation <= width else max(height, width)
+
+
 def ghost_head(
     value: Tensor,
     attn: Tensor,
@@ -26,6 +32,7 @@ def ghost_head(
     split = (heads, channels // heads, taps)
     if value.numel() == 0 or out_height == 0 or out_width == 0:
         return value.new_empty(batch, channels, out_height, out_width)
+    dilation = _effective_dilation(dilation, height, width)
     # Unfold rounds the output size up where the op rounds it down: the last row and column may be one too many.
     patches = F.unfold(value, kernel_size, dilation, kernel_size // 2 * dilation, stride)
     patches = patches.view(batch, *split, (height - 1) // stride + 1, (width - 1) // stride + 1)
@@ -56,6 +63,7 @@ def hadamard_logits(
     product = query * key * scale
     if stride > 1:
         product = F.avg_pool2d(product, stride)
+    dilation = _effective_dilation(dilation, *query.shape[2:])
     radius = conv_weight.shape[-1] // 2 * dilation
     groups = query.shape[1] // conv_weight.shape[1]
     hidden = F.gelu(conv2d(product, conv_weight, conv_bias, padding=radius, dilation=dilation, groups=groups))

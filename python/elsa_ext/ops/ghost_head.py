@@ -53,10 +53,12 @@ def ghost_head(
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.3.
     """
     options = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
-    if is_native(value):
+    if is_native(value) and not vmap.transforms_active():
         return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)
-    if torch.is_autocast_enabled(value.device.type):
+    if autocast.is_enabled(value.device.type):
         value, attn = autocast.cast((value, attn), value.device.type)
+    if is_native(value):
+        return GhostHeadFunction.apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)
     check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, **options)
     return formula.ghost_head(value, attn, ghost_mul, ghost_add, **options)
 
@@ -99,7 +101,48 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needed = _needed(ctx, 4)
-    return _only(needed, _backward(grad, *ctx.saved_tensors, **ctx.options, **_needs(needed)))
+    return _only(needed, _call_backward(grad, *ctx.saved_tensors, options=ctx.options, needed=needed))
+
+
+def _call_forward(*tensors: Tensor | None, options: dict[str, int]) -> Tensor:
+    if vmap.transforms_active():
+        return GhostHeadFunction.apply(*tensors, *options.values())
+    return _forward(*tensors, **options)
+
+
+def _call_backward(*tensors: Tensor | None, options: dict[str, int], needed: Sequence[bool]) -> tuple[Tensor, ...]:
+    if vmap.transforms_active():
+        return _BackwardFunction.apply(*tensors, *options.values(), *needed)
+    return _backward(*tensors, **options, **_needs(needed))
+
+
+class _BackwardFunction(torch.autograd.Function):
+    """The backward op as an autograd function, for torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        value: Tensor,
+        attn: Tensor,
+        ghost_mul: Tensor | None,
+        ghost_add: Tensor | None,
+        *options: Any,
+    ) -> tuple[Tensor, ...]:
+        return _backward(grad, value, attn, ghost_mul, ghost_add, **_backward_options(options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _setup_backward_context(ctx, inputs[:5], _backward_options(inputs[5:]), output)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (*_second_gradients(ctx, *directions), *(None,) * 7)
+
+
+def _backward_options(values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(("kernel_size", "dilation", "stride"), values[:3], strict=True)) | _needs(values[3:])
 
 
 def _needed(ctx: Any, count: int) -> tuple[bool, ...]:
@@ -156,10 +199,11 @@ def _second_gradients(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | No
 
     for arguments, inputs in terms:
         if wanted[0]:
-            add_to(0, _forward(*arguments, **ctx.options))
+            add_to(0, _call_forward(*arguments, options=ctx.options))
         needed = [is_input and need for is_input, need in zip(inputs, wanted[1:], strict=True)]
         if any(needed):
-            for index, part in enumerate(_only(needed, _backward(grad, *arguments, **ctx.options, **_needs(needed)))):
+            parts = _call_backward(grad, *arguments, options=ctx.options, needed=needed)
+            for index, part in enumerate(_only(needed, parts)):
                 if part is not None:
                     add_to(index + 1, part)
     return tuple(totals)

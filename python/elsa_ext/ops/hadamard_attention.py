@@ -61,10 +61,12 @@ def hadamard_attention(
     """
     options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
     tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
-    if is_native(query):
+    if is_native(query) and not vmap.transforms_active():
         return torch.ops.elsa.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
-    if torch.is_autocast_enabled(query.device.type):
+    if autocast.is_enabled(query.device.type):
         tensors = autocast.cast(tensors, query.device.type)
+    if is_native(query):
+        return HadamardAttentionFunction.apply(*tensors, heads, scale, dilation, stride, proj_groups)
     query, key, *parameters = tensors
     check_hadamard_attention("hadamard_attention", query, key, HadamardParameters(*parameters), heads, **options)
     return formula.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
@@ -109,8 +111,7 @@ class HadamardAttentionFunction(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        options = dict(zip(("heads", "scale", "dilation", "stride", "proj_groups"), inputs[6:], strict=True))
-        _setup_context(ctx, inputs[:6], options, output)
+        _setup_context(ctx, inputs[:6], _options(inputs[6:]), output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
@@ -123,8 +124,33 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _backward(grad, *ctx.saved_tensors, **ctx.options)
+    if vmap.transforms_active():
+        gradients = _BackwardFunction.apply(grad, *ctx.saved_tensors, *ctx.options.values())
+    else:
+        gradients = _backward(grad, *ctx.saved_tensors, **ctx.options)
     return tuple(part if need else None for part, need in zip(gradients, ctx.needs_input_grad[:6], strict=True))
+
+
+class _BackwardFunction(torch.autograd.Function):
+    """The backward op as an autograd function, for torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return _backward(*inputs[:8], **_options(inputs[8:]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _setup_backward_context(ctx, inputs[:8], _options(inputs[8:]), output)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_second_gradients(ctx, *directions), *(None,) * 5)
+
+
+def _options(values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(("heads", "scale", "dilation", "stride", "proj_groups"), values, strict=True))
 
 
 def _setup_backward_context(

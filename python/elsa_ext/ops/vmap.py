@@ -1,4 +1,4 @@
-"""Batching rules: what the ops' own batch dimension does not take in is a loop."""
+"""Function transforms: batching rules, and when torch.library's autograd has to step aside."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 Dims = Sequence[int | None]
+
+
+def transforms_active() -> bool:
+    """Tell whether a torch.func transform is: it takes an ``autograd.Function``, not torch.library's autograd."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
