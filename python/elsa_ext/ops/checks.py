@@ -165,8 +165,12 @@ def check_gradient(op: str, argument: str, grad: Tensor, like_argument: str, lik
     _check_size(op, argument, grad, tuple(size))
 
 
-def empty_in_format(like: Tensor, size: Sequence[int]) -> Tensor:
-    """Return an empty tensor of ``size`` in the memory format that the native ops give a result for ``like``."""
+def memory_format(like: Tensor) -> torch.memory_format:
+    """Return the memory format that the native ops give a result for ``like``."""
     channels_last = not like.is_contiguous() and like.stride(1) == 1
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def empty_in_format(like: Tensor, size: Sequence[int]) -> Tensor:
+    """Return an empty tensor of ``size`` as the native ops allocate a result for ``like``."""
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format(like))

@@ -7,11 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import memory_format
+
 
 def _effective_dilation(dilation: int, height: int, width: int) -> int:
     """Beyond the size of the map every dilation is the same: the padding need not grow with it."""
     # A comparison, not min(): what is compiled for one size stays good for others.
     return dilation if dilation <= height or dilation <= width else max(height, width)
+
+
+def _empty(size: tuple[int, ...], *inputs: Tensor | None) -> Tensor:
+    """Return an empty result that depends on every input, so that each gets its gradient of zeros."""
+    first, *others = (tensor for tensor in inputs if tensor is not None)
+    out = first.new_empty(size) + 0 * first.sum()
+    for tensor in others:
+        out = out + 0 * tensor.sum().to(first.dtype)
+    return out.clone(memory_format=memory_format(first))
 
 
 def ghost_head(
@@ -31,7 +42,7 @@ def ghost_head(
     heads = attn.shape[1] // taps
     split = (heads, channels // heads, taps)
     if value.numel() == 0 or out_height == 0 or out_width == 0:
-        return value.new_empty(batch, channels, out_height, out_width)
+        return _empty((batch, channels, out_height, out_width), value, attn, ghost_mul, ghost_add)
     dilation = _effective_dilation(dilation, height, width)
     # Unfold rounds the output size up where the op rounds it down: the last row and column may be one too many.
     patches = F.unfold(value, kernel_size, dilation, kernel_size // 2 * dilation, stride)
@@ -42,7 +53,8 @@ def ghost_head(
         weight = weight * ghost_mul.reshape(-1, *split, 1, 1)
     if ghost_add is not None:
         weight = weight + ghost_add.reshape(-1, *split, 1, 1)
-    return (weight * patches).sum(3).reshape(batch, channels, out_height, out_width).to(value.dtype)
+    out = (weight * patches).sum(3).reshape(batch, channels, out_height, out_width).to(value.dtype)
+    return out.clone(memory_format=memory_format(value))
 
 
 def hadamard_logits(
@@ -87,7 +99,8 @@ def hadamard_attention(
     """Softmax of ``hadamard_logits`` over the K² taps of every head."""
     out_size = (query.shape[2] // stride, query.shape[3] // stride)
     if query.numel() == 0 or 0 in out_size:
-        return query.new_empty(query.shape[0], proj_weight.shape[0], *out_size)
+        size = (query.shape[0], proj_weight.shape[0], *out_size)
+        return _empty(size, query, key, conv_weight, conv_bias, proj_weight, proj_bias)
     logits = hadamard_logits(
         query,
         key,
@@ -100,7 +113,8 @@ def hadamard_attention(
         stride=stride,
         proj_groups=proj_groups,
     )
-    return logits.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
+    attn = logits.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
+    return attn.clone(memory_format=memory_format(query))
 
 
 def _unfolded_conv2d(
