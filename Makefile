@@ -15,6 +15,9 @@ build_options := --no-build-isolation -C build-dir=build/native -C cmake.define.
 sources := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find include src python/elsa_ext -type f -not -name '*.pyc')
 native_sources := $(shell find include src -name '*.h' -o -name '*.cpp')
 
+# Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
+export OMP_WAIT_POLICY := passive
+
 .PHONY: demo test lint format wheel sanitize clean FORCE
 .DELETE_ON_ERROR:
 

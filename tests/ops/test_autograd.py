@@ -175,3 +175,22 @@ def test_jacrev(backend: Backend, case: Case, name: str) -> None:
     jacobian = torch.func.jacrev(function)(leaves[0].detach())
     expected = torch.autograd.functional.jacobian(function, leaves[0].detach())
     torch.testing.assert_close(jacobian, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", BOTH, ids=str)
+def test_nested_transforms(backend: Backend, case: Case) -> None:
+    """vmap over grad over grad: two nested transforms, then a batch of directions."""
+    tensors = make(case, device=backend.device)
+    function, leaves = function_of(case, tensors, given(case))
+    values = tuple(leaf.detach() for leaf in leaves)
+
+    def slope(direction: Tensor) -> Tensor:
+        gradient = torch.func.grad(lambda *args: function(*args).sin().sum())
+        return torch.func.grad(lambda first: (gradient(first, *values[1:]) * direction).sum())(values[0])
+
+    directions = torch.randn(3, *values[0].shape, dtype=torch.float64, device=backend.device)
+    actual = torch.vmap(slope)(directions)
+    (gradient,) = torch.autograd.grad(function(*leaves).sin().sum(), leaves[:1], create_graph=True)
+    for direction, row in zip(directions, actual, strict=True):
+        (expected,) = torch.autograd.grad(gradient, leaves[:1], direction, retain_graph=True)
+        torch.testing.assert_close(row, expected, rtol=1e-11, atol=1e-12)
