@@ -51,20 +51,32 @@ ELSA_INLINE void normal(DoubleVector x, DoubleVector& cdf, DoubleVector& density
 }
 
 template <typename T>
+ELSA_INLINE Vector<T> gelu(Vector<T> x) {
+  Vector<T> cdf, density;
+  normal(x, cdf, density);
+  return x * cdf;
+}
+
+template <typename T>
+ELSA_INLINE Vector<T> gelu_backward(Vector<T> x, Vector<T> grad) {
+  Vector<T> cdf, density;
+  normal(x, cdf, density);
+  return grad * (cdf + x * density);
+}
+
+template <typename T>
 void gelu_as(const Gelu& op, int64_t first_unit, int64_t last_unit) {
   const int64_t last = last_unit * op.unit_size < op.size ? last_unit * op.unit_size : op.size;
-  for (int64_t k = first_unit * op.unit_size; k < last; k += lanes<T>) {
-    const std::size_t bytes = std::size_t(last - k < lanes<T> ? last - k : lanes<T>) * sizeof(T);
-    Vector<T> x{}, grad{}, cdf, density;
-    std::memcpy(&x, static_cast<const T*>(op.x) + k, bytes);
-    normal(x, cdf, density);
-    Vector<T> out = x * cdf;
-    if (op.grad != nullptr) {
-      std::memcpy(&grad, static_cast<const T*>(op.grad) + k, bytes);
-      out = grad * (cdf + x * density);
-    }
-    std::memcpy(static_cast<T*>(op.out) + k, &out, bytes);
-  }
+  const auto apply = [&](int64_t k, std::size_t count) __attribute__((always_inline)) {
+    Vector<T> x{}, grad{};
+    std::memcpy(&x, static_cast<const T*>(op.x) + k, count * sizeof(T));
+    if (op.grad != nullptr) std::memcpy(&grad, static_cast<const T*>(op.grad) + k, count * sizeof(T));
+    const Vector<T> out = op.grad == nullptr ? gelu<T>(x) : gelu_backward<T>(x, grad);
+    std::memcpy(static_cast<T*>(op.out) + k, &out, count * sizeof(T));
+  };
+  int64_t k = first_unit * op.unit_size;
+  for (; k + lanes<T> <= last; k += lanes<T>) apply(k, lanes<T>);
+  if (k < last) apply(k, std::size_t(last - k));
 }
 
 }  // namespace

@@ -23,13 +23,14 @@ template <typename T, int Group, int Pixels>
 ELSA_INLINE void conv_pixels(const ConvWalk<T>& walk, const T* bias, const T* window, T* out) {
   constexpr int L = lanes<T>, Vectors = 2;
   const int64_t group_width = Group == 0 ? walk.group_width : Group;
-  Vector<T> sum[Pixels][Vectors];
   for (int p = 0; p < Pixels; ++p) {
-    for (int v = 0; v < Vectors; ++v) sum[p][v] = load(bias + v * L);
+    for (int v = 0; v < Vectors; ++v) store(out + (p * Vectors + v) * L, load(bias + v * L));
   }
   for (int64_t i = 0; i < walk.taps.rows; ++i) {
     const T* w = window + i * walk.taps.window_row;
     const T* weight = walk.taps.mul + i * walk.taps.matrix_row;
+    // A sum for every row of taps: one over all of them would lose more to rounding.
+    Vector<T> sum[Pixels][Vectors] = {};
     for (int64_t j = 0; j < walk.taps.columns; ++j) {
 #pragma GCC unroll 8
       for (int64_t k = 0; k < group_width; ++k) {
@@ -49,9 +50,12 @@ ELSA_INLINE void conv_pixels(const ConvWalk<T>& walk, const T* bias, const T* wi
       w += walk.taps.window_column;
       weight += walk.taps.matrix_column;
     }
-  }
-  for (int p = 0; p < Pixels; ++p) {
-    for (int v = 0; v < Vectors; ++v) store(out + (p * Vectors + v) * L, sum[p][v]);
+    for (int p = 0; p < Pixels; ++p) {
+      for (int v = 0; v < Vectors; ++v) {
+        T* to = out + (p * Vectors + v) * L;
+        store(to, load(to) + sum[p][v]);
+      }
+    }
   }
 }
 
@@ -88,31 +92,33 @@ struct ConvPlan {
 
   // Copy a window of a block's channels, spread, into [group_width][pixels][width].
   void pack_spread(int64_t sample, int64_t block, const Window& window, T* to) const {
-    const T* from = static_cast<const T*>(op.in.data) + sample * op.in.batch_stride;
-    const int64_t first = block * width, step = window.pixels() * width;
-    const bool whole_vectors = lanes<T> % group_width == 0 && channels(block) == width;
-    for (int64_t v = 0; v < window.y.length; ++v) {
-      const int64_t row = window.pixel(window.y.origin + v, op.in.height);
-      for (int64_t u = 0; u < window.x.length; ++u, to += width) {
-        const int64_t column = window.pixel(window.x.origin + u, op.in.width);
-        const T* pixel = from + row * op.in.row_stride + column * op.in.column_stride;
-        if (row < 0 || column < 0) {
-          for (int64_t k = 0; k < group_width; ++k) zero(to + k * step, width);
-        } else if (whole_vectors) {
-          for (int vector = 0; vector < 2; ++vector) {
-            const Vector<T> x = load_unaligned(pixel + first + vector * lanes<T>);
-            for (int64_t k = 0; k < group_width; ++k) {
-              store(to + k * step + vector * lanes<T>, spread<T>(x, int(group_width), int(k)));
-            }
-          }
-        } else {
-          for (int64_t k = 0; k < group_width; ++k) {
-            for (int64_t l = 0; l < channels(block); ++l) {
-              to[k * step + l] = pixel[(first + l) / group_width * group_width + k];
-            }
-            zero(to + k * step + channels(block), width - channels(block));
-          }
+    const Inside rows = window.inside(window.y, op.in.height), columns = window.inside(window.x, op.in.width);
+    const int64_t step = window.pixels() * width, first = block * width;
+    if (rows.count * columns.count < window.pixels()) zero(to, group_width * step);
+    const T* from = static_cast<const T*>(op.in.data) + sample * op.in.batch_stride + rows.pixel * op.in.row_stride +
+                    columns.pixel * op.in.column_stride;
+    to += (rows.position * window.x.length + columns.position) * width;
+    for (int64_t v = 0; v < rows.count; ++v) {
+      for (int64_t u = 0; u < columns.count; ++u) {
+        spread_pixel(from + v * op.in.row_stride + u * op.in.column_stride, first, channels(block), step,
+                     to + (v * window.x.length + u) * width);
+      }
+    }
+  }
+
+  // Copy the channels of one pixel from `first` on, spread, into `group_width` places that lie `step` apart.
+  void spread_pixel(const T* pixel, int64_t first, int64_t count, int64_t step, T* to) const {
+    if (lanes<T> % group_width == 0 && count == width) {
+      for (int vector = 0; vector < 2; ++vector) {
+        const Vector<T> x = load_unaligned(pixel + first + vector * lanes<T>);
+        for (int64_t k = 0; k < group_width; ++k) {
+          store(to + k * step + vector * lanes<T>, spread<T>(x, int(group_width), int(k)));
         }
+      }
+    } else {
+      for (int64_t k = 0; k < group_width; ++k) {
+        for (int64_t l = 0; l < count; ++l) to[k * step + l] = pixel[(first + l) / group_width * group_width + k];
+        zero(to + k * step + count, width - count);
       }
     }
   }

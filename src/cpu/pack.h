@@ -26,15 +26,25 @@ struct Axis {
   Axis(int64_t first, int64_t count) : origin(first), length(count) {}
 };
 
+// The pixels of a map along one axis of a window: the first one's position in the window, which it is, and their
+// number.
+struct Inside {
+  int64_t position, pixel, count;
+};
+
 // A rectangle of a map, in coordinates in which the map's pixels lie `spacing` apart with zeros between them.
 struct Window {
   Axis y, x;
   int64_t spacing = 1;
 
   int64_t pixels() const { return y.length * x.length; }
-  // The pixel of the map at a coordinate, or -1 where there is none.
-  int64_t pixel(int64_t coordinate, int64_t extent) const {
-    return coordinate >= 0 && coordinate % spacing == 0 && coordinate / spacing < extent ? coordinate / spacing : -1;
+
+  Inside inside(const Axis& axis, int64_t extent) const {
+    const int64_t pixel = axis.origin <= 0 ? 0 : (axis.origin + spacing - 1) / spacing;
+    const int64_t position = pixel * spacing - axis.origin;
+    const int64_t room = position < axis.length ? (axis.length - position - 1) / spacing + 1 : 0;
+    const int64_t left = pixel < extent ? extent - pixel : 0;
+    return {position, pixel, room < left ? room : left};
   }
 };
 
@@ -62,22 +72,16 @@ ELSA_INLINE void zero(T* to, int64_t count) {
 template <typename T, typename From>
 void pack_window_of(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
                     const Window& window, T* to) {
-  const From* base =
-      static_cast<const From*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride;
-  for (int64_t v = 0; v < window.y.length; ++v) {
-    const int64_t row = window.pixel(window.y.origin + v, map.height);
-    if (row < 0) {
-      zero(to, window.x.length * width);
-      to += window.x.length * width;
-      continue;
-    }
-    for (int64_t u = 0; u < window.x.length; ++u, to += width) {
-      const int64_t column = window.pixel(window.x.origin + u, map.width);
-      if (column < 0) {
-        zero(to, width);
-      } else {
-        copy_channels(base + row * map.row_stride + column * map.column_stride, map.channel_stride, count, width, to);
-      }
+  const Inside rows = window.inside(window.y, map.height), columns = window.inside(window.x, map.width);
+  if (rows.count * columns.count < window.pixels()) zero(to, window.pixels() * width);
+  const From* from = static_cast<const From*>(map.data) + sample * map.batch_stride +
+                     first_channel * map.channel_stride + rows.pixel * map.row_stride +
+                     columns.pixel * map.column_stride;
+  to += (rows.position * window.x.length + columns.position) * width;
+  for (int64_t v = 0; v < rows.count; ++v) {
+    for (int64_t u = 0; u < columns.count; ++u) {
+      copy_channels(from + v * map.row_stride + u * map.column_stride, map.channel_stride, count, width,
+                    to + (v * window.x.length + u) * window.spacing * width);
     }
   }
 }
@@ -95,6 +99,17 @@ void pack_window(const MapView& map, int64_t sample, int64_t first_channel, int6
   } else {
     pack_window_of<T, Float16>(map, sample, first_channel, count, width, window, to);
   }
+}
+
+// A row of all of a map's channels in the accumulation type: the map's own where it lies so, or a copy in `scratch`.
+template <typename T>
+const T* dense_row(const MapView& map, int64_t sample, int64_t row, int64_t channels, T* scratch) {
+  const bool accumulates = map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32);
+  if (accumulates && map.channel_stride == 1 && map.column_stride == channels) {
+    return static_cast<const T*>(map.data) + sample * map.batch_stride + row * map.row_stride;
+  }
+  pack_window<T>(map, sample, 0, channels, channels, {{row, 1}, {0, map.width}}, scratch);
+  return scratch;
 }
 
 template <typename T, typename To>

@@ -68,8 +68,12 @@ void projection_as(const Projection& op, int64_t first_unit, int64_t last_unit) 
                                        static_cast<const T*>(op.in) + pixel * op.in_channels + group * terms,
                                        op.in_channels, 1, panel + k * terms * width, start + k * width, out);
         for (int64_t r = 0; r < rows; ++r) {
-          std::memcpy(static_cast<T*>(op.out) + (pixel + r) * op.out_channels + group * outputs + first,
-                      out + r * width, std::size_t(count) * sizeof(T));
+          T* to = static_cast<T*>(op.out) + (pixel + r) * op.out_channels + group * outputs + first;
+          if (count == width) {
+            std::memcpy(to, out + r * width, width * sizeof(T));
+          } else {
+            std::memcpy(to, out + r * width, std::size_t(count) * sizeof(T));
+          }
         }
       }
     }
@@ -84,7 +88,7 @@ void projection_weight_gradient_as(const ProjectionWeightGradient& gradient, int
   const Projection& op = gradient.projection;
   const int64_t terms = op.in_channels / op.groups, outputs = op.out_channels / op.groups;
   const int64_t most_pixels = op.pixels / gradient.chunks + 1;
-  Scratch<T> panel(most_pixels * width), start(width), out(rows_at_once * width);
+  Scratch<T> panel(most_pixels * width), start(width), sum(width), out(rows_at_once * width);
   zero<T>(start, width);
   for (int64_t chunk = first_unit; chunk < last_unit; ++chunk) {
     const int64_t first_pixel = chunk * op.pixels / gradient.chunks;
@@ -98,11 +102,11 @@ void projection_weight_gradient_as(const ProjectionWeightGradient& gradient, int
       for (int64_t pixel = 0; pixel < pixels; ++pixel) {
         copy_channels(grad + pixel * op.out_channels, 1, count, width, panel + pixel * width);
       }
-      for (int64_t l = 0; l < count; ++l) {
-        T sum = 0;
-        for (int64_t pixel = 0; pixel < pixels; ++pixel) sum += panel[pixel * width + l];
-        bias[first + l] = sum;
+      zero<T>(sum, width);
+      for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+        for (int64_t l = 0; l < width; ++l) sum[l] += panel[pixel * width + l];
       }
+      std::memcpy(bias + first, sum, std::size_t(count) * sizeof(T));
       const T* in = static_cast<const T*>(op.in) + first_pixel * op.in_channels + group * terms;
       for (int64_t term = 0; term < terms; term += rows_at_once) {
         const int64_t rows = terms - term < rows_at_once ? terms - term : rows_at_once;

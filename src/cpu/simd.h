@@ -58,18 +58,42 @@ ELSA_INLINE Vector<T> load_unaligned(const T* from) {
   return v;
 }
 
+// Lane k of the result is lane pattern[k].
+template <typename T>
+ELSA_INLINE Vector<T> shuffle(Vector<T> v, typename Simd<T>::Lanes pattern) {
+#if defined(__clang__)
+  Vector<T> shuffled;
+  for (int lane = 0; lane < lanes<T>; ++lane) shuffled[lane] = v[pattern[lane]];
+  return shuffled;
+#else
+  return __builtin_shuffle(v, pattern);
+#endif
+}
+
 // In every group of `group` lanes, its k-th one in all of them.
 template <typename T>
 ELSA_INLINE Vector<T> spread(Vector<T> v, int group, int k) {
   typename Simd<T>::Lanes pattern;
   for (int lane = 0; lane < lanes<T>; ++lane) pattern[lane] = lane / group * group + k;
-#if defined(__clang__)
-  Vector<T> spread;
-  for (int lane = 0; lane < lanes<T>; ++lane) spread[lane] = v[pattern[lane]];
-  return spread;
-#else
-  return __builtin_shuffle(v, pattern);
-#endif
+  return shuffle<T>(v, pattern);
+}
+
+// Lane k of the result is lane k + distance, modulo the number of lanes.
+template <typename T, int Distance>
+ELSA_INLINE Vector<T> rotate(Vector<T> v) {
+  typename Simd<T>::Lanes pattern;
+  for (int lane = 0; lane < lanes<T>; ++lane) pattern[lane] = (lane + Distance) % lanes<T>;
+  return shuffle<T>(v, pattern);
+}
+
+// The lanes combined by f, which takes two vectors: always in the same order.
+template <typename T, int Distance = lanes<T> / 2, typename Function>
+ELSA_INLINE T fold_lanes(Vector<T> v, const Function& f) {
+  if constexpr (Distance > 0) {
+    return fold_lanes<T, Distance / 2>(f(v, rotate<T, Distance>(v)), f);
+  } else {
+    return v[0];
+  }
 }
 
 // Lane k of a pattern of groups of `Group` lanes, taken in turn from the first and the second operand of a shuffle.

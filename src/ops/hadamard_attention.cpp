@@ -156,7 +156,7 @@ void project(const HadamardShape& shape, const Tensor& in, const Tensor& weight,
 std::pair<Tensor, Tensor> projection_gradients(const HadamardShape& shape, const Tensor& in, const Tensor& grad,
                                                const Tensor& weight) {
   cpu::ProjectionWeightGradient op{projection_of(shape, in, grad, weight, std::nullopt, false), nullptr, nullptr, 0};
-  op.chunks = std::clamp<int64_t>(op.projection.pixels / 256, 1, 128);
+  op.chunks = std::clamp<int64_t>(op.projection.pixels / 64, 1, 128);
   const Tensor partial_weight = torch::stable::new_empty(in, {op.chunks, weight.numel()});
   const Tensor partial_bias = torch::stable::new_empty(in, {op.chunks, shape.attn_channels()});
   op.partial_weight = partial_weight.data_ptr();

@@ -44,7 +44,12 @@ SIZES = [
     HadamardAttention(conv_bias=False, proj_bias=False, scale=-1.3),
     HadamardAttention(scale=0.0),
     HadamardAttention(batch=1, scale=8.0),
+    HadamardAttention(batch=1, channels=36, groups=2, kernel_size=5, height=37, width=61, proj_groups=2),
+    HadamardAttention(channels=51, groups=3, heads=3, dilation=2, stride=2, height=39, width=67),
 ]
+# PyTorch's own bfloat16 gradient of the last one's conv_weight (channels_last, 17 channels a group) varies from run to
+# run and reaches 1e30: it is no yardstick there.
+SIZES_AND_DTYPES = [(case, dtype) for case in SIZES for dtype in DTYPES if (case, dtype) != (SIZES[-1], torch.bfloat16)]
 EMPTY = [
     HadamardAttention(batch=0),
     HadamardAttention(batch=0, conv_bias=False, proj_bias=False),
@@ -54,15 +59,14 @@ EMPTY = [
 
 
 @pytest.mark.parametrize("images", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", SIZES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), SIZES_AND_DTYPES, ids=str)
 def test_agrees_with_oracle(backend: Backend, case: HadamardAttention, dtype: torch.dtype, images: str) -> None:
     layouts = channels_last(case) if images == "channels_last" else {}
     check(case, backend.device, dtype, layouts=layouts)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", [SIZES[3], SIZES[11], SIZES[21], SIZES[23]], ids=str)
+@pytest.mark.parametrize("case", [SIZES[3], SIZES[11], SIZES[21], SIZES[23], SIZES[-1]], ids=str)
 def test_16_bit_rounds_once(native: Backend, case: HadamardAttention, dtype: torch.dtype) -> None:
     tensors = make(case, dtype, native.device, layouts=channels_last(case))
     exact = oracle(case, tensors, make_grad(case, dtype, native.device))
