@@ -49,6 +49,7 @@ sanitize: $(VENV)/test.stamp
 	rm -rf build/sanitized
 	$(pip) install --no-deps --target build/sanitized --no-build-isolation \
 	  -C build-dir=build/sanitize -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
+	grep -q __asan_init build/sanitized/elsa_ext/libelsa_cpu.so
 	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$(call sanitizer_library,libasan.so) $(call sanitizer_library,libubsan.so) $(call sanitizer_library,libstdc++.so)" \
 	  $(bin)/python -m pytest tests/ops --ignore tests/ops/test_compile.py $(PYTEST_ARGS)

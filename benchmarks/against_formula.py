@@ -43,7 +43,7 @@ def main() -> None:
     attn = logits.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2).requires_grad_()
     matrices = [torch.randn(channels, kernel_size, kernel_size, requires_grad=True) for _ in range(2)]
     model = timm.create_model("elsa_swin_tiny").eval()
-    image = torch.randn(1, 3, 224, 224)
+    images = {batch: torch.randn(batch, 3, 224, 224) for batch in (1, 8)}
 
     def forward() -> torch.Tensor:
         return elsa_ext.ghost_head(value, attn, *matrices, kernel_size=kernel_size)
@@ -59,7 +59,8 @@ def main() -> None:
         report("ghost_head forward, (8, 96, 56, 56), K = 7", forward)
     report("ghost_head forward + backward", forward_backward)
     with torch.inference_mode():
-        report("elsa_swin_tiny inference, (1, 3, 224, 224)", lambda: model(image))
+        for batch, image in images.items():
+            report(f"elsa_swin_tiny inference, ({batch}, 3, 224, 224)", lambda image=image: model(image))
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ GhostHeadShape checked_shape(const char* op, const Tensor& value, const Tensor& 
   check(value.dim() == 4, op, "value must have 4 dimensions (B, C, H, W), got ", value.dim());
   check(value.size(2) > 0 && value.size(3) > 0, op, "value must have at least one row and one column, got ",
         sizes(value));
-  check(attn.dim() == 4, op, "attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got ", attn.dim());
   check_like(op, "attn", attn, "value", value);
+  check(attn.dim() == 4, op, "attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got ", attn.dim());
 
   const int64_t taps = kernel_size * kernel_size, attn_channels = attn.size(1);
   check(attn_channels > 0 && attn_channels % taps == 0, op, "attn has ", attn_channels,

@@ -53,7 +53,16 @@ Sizes sizes(const Tensor& tensor) {
   return {view.begin(), view.end()};
 }
 
+namespace {
+
+void check_given(const char* op, const char* argument, const Tensor& tensor) {
+  check(tensor.defined(), op, argument, " must be a tensor, got None");
+}
+
+}  // namespace
+
 void check_dtype(const char* op, const char* argument, const Tensor& tensor) {
+  check_given(op, argument, tensor);
   const ScalarType dtype = tensor.scalar_type();
   check(dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::BFloat16 ||
             dtype == ScalarType::Half,
@@ -62,6 +71,7 @@ void check_dtype(const char* op, const char* argument, const Tensor& tensor) {
 
 void check_like(const char* op, const char* argument, const Tensor& tensor, const char* like_argument,
                 const Tensor& like) {
+  check_given(op, argument, tensor);
   check(tensor.scalar_type() == like.scalar_type(), op, argument, " must be ", name(like.scalar_type()), " as ",
         like_argument, " is, got ", name(tensor.scalar_type()));
   check(show_device(tensor) == show_device(like), op, argument, " must be on ", show_device(like), " as ",

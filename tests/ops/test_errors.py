@@ -9,7 +9,7 @@ import pytest
 import torch
 from ops.backends import Backend
 from ops.bad_calls import BACKWARD, FORWARD, BadCall
-from ops.cases import GhostHead, HadamardAttention
+from ops.cases import Case, GhostHead, HadamardAttention
 from ops.checks import backward_arguments, forward_arguments, to_fake
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -112,9 +112,20 @@ def test_options_are_keywords(op: str) -> None:
         getattr(torch.ops.elsa, op)(*arguments.values())
 
 
-@pytest.mark.parametrize("name", ["attn", "kernel_size"])
-@pytest.mark.parametrize("wrong", [None, "7", 3.5])
+@pytest.mark.parametrize("name", ["value", "attn", "kernel_size"])
+@pytest.mark.parametrize("wrong", [None, "7", 3.5], ids=str)
 def test_arguments_of_the_wrong_type(name: str, wrong: object) -> None:
     arguments = {**forward_arguments(GhostHead()), name: wrong}
-    with pytest.raises((RuntimeError, TypeError), match=rf"(?s)elsa::ghost_head.*{name}"):
-        torch.ops.elsa.ghost_head(**arguments)
+    for function in (torch.ops.elsa.ghost_head, elsa_ext.ghost_head):
+        with pytest.raises((RuntimeError, TypeError), match=rf"(?s)elsa::ghost_head.*{name}"):
+            function(**arguments)
+
+
+@pytest.mark.parametrize("case", [GhostHead(), HadamardAttention()], ids=str)
+@pytest.mark.parametrize("make", [torch.Tensor.to_sparse, torch.Tensor.to_mkldnn, torch.Tensor.numpy])
+def test_tensors_that_are_not_dense(backend: Backend, case: Case, make: Callable[[torch.Tensor], object]) -> None:
+    arguments = forward_arguments(case, dtype=torch.float32)
+    for name, argument in arguments.items():
+        if isinstance(argument, torch.Tensor):
+            message = message_of(forward(case.op), {**arguments, name: make(argument)})
+            assert_names(message, case.op, (name, "tensor|torch.Tensor"))

@@ -23,6 +23,17 @@ def _show(size: Sequence[int]) -> str:
     return str(tuple(size))
 
 
+def check_tensors(op: str, required: dict[str, Tensor], optional: dict[str, Tensor | None]) -> None:
+    """Check that every argument is a dense tensor: what the dispatcher says of others does not name them."""
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    for argument, tensor in {**required, **given}.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"elsa::{op}: {argument} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+            kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
+            raise error(op, f"{argument} must be a dense tensor, got {kind}")
+
+
 def _check_dtype(op: str, argument: str, tensor: Tensor) -> None:
     if tensor.dtype not in _DTYPES:
         expected = "float64, float32, bfloat16 or float16"
@@ -86,9 +97,9 @@ def check_ghost_head(
     batch, channels, height, width = value.shape
     if not (height > 0 and width > 0):
         raise error(op, f"value must have at least one row and one column, got {_show(value.shape)}")
+    _check_like(op, "attn", attn, "value", value)
     if attn.dim() != 4:
         raise error(op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
-    _check_like(op, "attn", attn, "value", value)
     taps, attn_channels = kernel_size**2, attn.shape[1]
     if attn_channels == 0 or attn_channels % taps != 0:
         raise error(op, f"attn has {attn_channels} channels, not a multiple of kernel_size² = {taps}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
 from . import autocast, formula, vmap
-from .checks import check_ghost_head, check_gradient, empty_in_format
+from .checks import check_ghost_head, check_gradient, check_tensors, empty_in_format
 
 _forward = torch.ops.elsa.ghost_head.default
 _backward = torch.ops.elsa.ghost_head_backward.default
@@ -47,11 +47,13 @@ def ghost_head(
         and rounded once. The result does not depend on the number of threads.
 
     Raises:
-        RuntimeError: An argument has the wrong shape, dtype, device or value; the message names it.
+        RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
+        TypeError: An argument is not a tensor.
 
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.3.
     """
+    check_tensors("ghost_head", {"value": value, "attn": attn}, {"ghost_mul": ghost_mul, "ghost_add": ghost_add})
     options = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
     if is_native(value) and not vmap.transforms_active():
         return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
 from . import autocast, formula, vmap
-from .checks import HadamardParameters, check_gradient, check_hadamard_attention, empty_in_format
+from .checks import HadamardParameters, check_gradient, check_hadamard_attention, check_tensors, empty_in_format
 
 _forward = torch.ops.elsa.hadamard_attention.default
 _backward = torch.ops.elsa.hadamard_attention_backward.default
@@ -54,11 +54,17 @@ def hadamard_attention(
         rounded once. The result does not depend on the number of threads.
 
     Raises:
-        RuntimeError: An argument has the wrong shape, dtype, device or value; the message names it.
+        RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
+        TypeError: An argument is not a tensor.
 
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.2.
     """
+    check_tensors(
+        "hadamard_attention",
+        {"query": query, "key": key, "conv_weight": conv_weight, "proj_weight": proj_weight},
+        {"conv_bias": conv_bias, "proj_bias": proj_bias},
+    )
     options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
     tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
     if is_native(query) and not vmap.transforms_active():
