@@ -8,11 +8,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-import elsa_ext
+import elsa_ext.models
 import timm
 import torch
-
-import elsa_ext.models  # isort: skip  (registers elsa_swin_tiny)
 
 
 def median_time(function: Callable[[], object], repeats: int) -> float:

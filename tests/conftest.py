@@ -1,9 +1,14 @@
 """Fixtures that every test folder shares."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Before any test imports timm, which beside a torchvision that was built for another torch does not import alone.
+with contextlib.suppress(ImportError):
+    import elsa_ext.models  # noqa: F401
 
 pytest.register_assert_rewrite("ops.checks")
 
