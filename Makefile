@@ -11,9 +11,13 @@ TORCH ?= $(shell cat $(VENV)/torch.txt 2>/dev/null || echo torch)
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
-build_options := --no-build-isolation -C build-dir=build/native -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
-sources := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find include src python/elsa_ext -type f -not -name '*.pyc')
-native_sources := $(shell find include src -name '*.h' -o -name '*.cpp')
+# CUDA kernels take minutes to compile: without a GPU, to run them on, they are left out unless asked for.
+ELSA_CUDA ?= $(if $(wildcard /dev/nvidia0),on,off)
+build_options := --no-build-isolation -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON -C cmake.define.ELSA_CUDA=$(ELSA_CUDA)
+native_options := $(build_options) -C build-dir=build/native
+sources := pyproject.toml CMakeLists.txt README.md LICENSE tests/emulation/CMakeLists.txt \
+  $(shell find cmake include src python/elsa_ext -type f -not -name '*.pyc')
+native_sources := $(shell find include src tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
@@ -25,7 +29,8 @@ demo: $(VENV)/package.stamp
 	$(bin)/elsa-ext train
 
 test: $(VENV)/test.stamp
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	$(bin)/cmake --build build/native --target elsa_emulated
+	ELSA_EMULATED_LIBRARY=$(CURDIR)/build/native/tests/emulation/libelsa_emulated.so $(bin)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(bin)/ruff check .
@@ -40,7 +45,7 @@ format: $(VENV)/lint.stamp
 
 wheel: $(VENV)/package.stamp
 	rm -rf dist
-	$(pip) wheel --no-deps $(build_options) -w dist .
+	$(pip) wheel --no-deps $(native_options) -w dist .
 
 # A build of its own, imported before the one in .venv. Leaks are not looked for: the interpreter leaks by design.
 sanitizer_flags := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -g1
@@ -50,7 +55,8 @@ sanitize: $(VENV)/test.stamp
 	$(pip) install --no-deps --target build/sanitized --no-build-isolation \
 	  -C build-dir=build/sanitize -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
 	grep -q __asan_init build/sanitized/elsa_ext/libelsa_cpu.so
-	PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 \
+	$(bin)/cmake --build build/sanitize --target elsa_emulated
+	PYTHONPATH=build/sanitized ELSA_EMULATED_LIBRARY=$(CURDIR)/build/sanitize/tests/emulation/libelsa_emulated.so ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$(call sanitizer_library,libasan.so) $(call sanitizer_library,libubsan.so) $(call sanitizer_library,libstdc++.so)" \
 	  $(bin)/python -m pytest tests/ops --ignore tests/ops/test_compile.py $(PYTEST_ARGS)
 
@@ -71,7 +77,7 @@ $(VENV)/torch.stamp: $(VENV)/torch.txt
 
 # torch is named again so that no other package replaces it.
 $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
-	$(pip) install $(build_options) '$(TORCH)' '.[train]'
+	$(pip) install $(native_options) '$(TORCH)' '.[train]'
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp

@@ -37,6 +37,28 @@ struct MatrixView {
   int64_t batch_stride;
 };
 
+// One pass that gathers K² weighted neighbours for every pixel of `out`: the forward (source = value), or its adjoint
+// (source = the gradient of the output), which walks the taps backwards and takes attn from where the source is.
+struct GhostHeadGather {
+  GhostHeadShape shape;
+  MapView out, source, attn;
+  MatrixView mul, add;
+  bool adjoint;
+};
+
+// One pass over the taps for everything that is a sum over channels or pixels. A null pointer is a gradient that nobody
+// asked for. Sums over pixels go to `chunks` partial results per sample (or for all samples where the matrices are
+// shared), [samples][chunks][C][K²] in the accumulation type; the partition does not depend on the number of threads,
+// nor does the result.
+struct GhostHeadReduce {
+  GhostHeadShape shape;
+  MapView value, attn, grad;
+  MatrixView mul;
+  MapView grad_attn;
+  void *partial_mul, *partial_add;
+  int64_t samples, chunks;
+};
+
 namespace cpu {
 
 // How a map is cut: tiles of at most rows × columns pixels, as even as the map allows.
@@ -54,36 +76,11 @@ struct Tiling {
   int64_t pixels() const { return rows * columns; }
 };
 
-// One pass that gathers K² weighted neighbours for every pixel of `out`: the forward (source = value), or its adjoint
-// (source = the gradient of the output), which walks the taps backwards and takes attn from where the source is.
-struct GhostHeadGather {
-  GhostHeadShape shape;
-  MapView out, source, attn;
-  MatrixView mul, add;
-  bool adjoint;
+inline Tiling tiling(const GhostHeadGather& op) { return {op.out.height, op.out.width}; }
+inline Tiling tiling(const GhostHeadReduce& op) { return {op.shape.out_height(), op.shape.out_width()}; }
 
-  Tiling tiling() const { return {out.height, out.width}; }
-  int64_t units() const { return shape.heads * shape.batch * tiling().count(); }
-  int64_t unit_cost() const { return tiling().pixels() * shape.taps() * shape.head_channels(); }
-};
-
-// One pass over the taps for everything that is a sum over channels or pixels. A null pointer is a gradient that nobody
-// asked for. Sums over pixels go to `chunks` partial results per sample (or for all samples where the matrices are
-// shared), [samples][chunks][C][K²] in the accumulation type; the partition depends on the shape alone, so that the
-// result does not depend on the number of threads.
-struct GhostHeadReduce {
-  GhostHeadShape shape;
-  MapView value, attn, grad;
-  MatrixView mul;
-  MapView grad_attn;
-  void *partial_mul, *partial_add;
-  int64_t samples, chunks;
-
-  Tiling tiling() const { return {shape.out_height(), shape.out_width()}; }
-  int64_t tiles() const { return shape.batch / samples * tiling().count(); }
-  int64_t units() const { return shape.heads * samples * chunks; }
-  int64_t unit_cost() const { return tiles() / chunks * tiling().pixels() * shape.taps() * shape.head_channels(); }
-};
+// The tiles of the samples that share their partial results.
+inline int64_t tiles(const GhostHeadReduce& op) { return op.shape.batch / op.samples * tiling(op).count(); }
 
 struct GhostHeadKernels {
   void (*gather)(const GhostHeadGather&, int64_t first_unit, int64_t last_unit);
@@ -104,4 +101,15 @@ extern const GhostHeadKernels ghost_head;
 const GhostHeadKernels& ghost_head();
 
 }  // namespace cpu
+
+namespace cuda {
+
+// On the current device, in the order of `stream`, a cudaStream_t.
+void ghost_head_gather(const GhostHeadGather& op, void* stream);
+void ghost_head_reduce(const GhostHeadReduce& op, void* stream);
+
+// The partial results per group of samples that fill the current device.
+int64_t ghost_head_chunks(const GhostHeadReduce& op);
+
+}  // namespace cuda
 }  // namespace elsa

@@ -7,9 +7,13 @@ from typing import Literal
 
 import torch
 
+from ._library import CUDA_STATUS, has_kernel
+
 Backend = Literal["native", "torch"]
 
-_NATIVE_DEVICES = ("cpu", "meta")
+_NATIVE_DEVICES = {
+    op: ("cpu", "meta", *(("cuda",) if has_kernel(op, "cuda") else ())) for op in ("ghost_head", "hadamard_attention")
+}
 
 _backend: Backend = "native"
 _warned: set[str] = set()
@@ -40,14 +44,16 @@ def use_backend(name: Backend) -> Iterator[None]:
         _backend = previous
 
 
-def is_native(tensor: torch.Tensor) -> bool:
-    """Tell whether a call on ``tensor`` goes to a kernel of ours; warn once for a device that has none."""
+def is_native(op: str, tensor: torch.Tensor) -> bool:
+    """Tell whether a call of ``op`` on ``tensor`` goes to a kernel of ours; warn once for a device that has none."""
     if _backend != "native":
         return False
     device = tensor.device.type
-    if device in _NATIVE_DEVICES:
+    if device in _NATIVE_DEVICES[op]:
         return True
     if device not in _warned and not torch.compiler.is_compiling():
         _warned.add(device)
-        warnings.warn(f"elsa_ext has no kernels for {device}: it takes the plain-PyTorch formula", stacklevel=3)
+        reason = f" ({CUDA_STATUS})" if device == "cuda" else ""
+        message = f"elsa_ext has no {op} kernel for {device}{reason}: it takes the plain-PyTorch formula"
+        warnings.warn(message, stacklevel=3)
     return False

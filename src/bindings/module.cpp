@@ -102,6 +102,7 @@ std::map<std::string, std::string> build_info() {
           {"compiler", ELSA_COMPILER},
           {"torch built against", ELSA_TORCH_VERSION},
           {"torch required", ">= 2.10"},
+          {"CUDA kernels", ELSA_CUDA_BUILD},
           {"cpu_capability", elsa::cpu::name(elsa::cpu::capability())},
           {"cpu_capability of this machine", elsa::cpu::name(elsa::cpu::best_capability())}};
 }

@@ -93,7 +93,7 @@ template <typename T, int Vectors, bool Mul, bool Add>
 void gather(const GhostHeadGather& op, int64_t first_unit, int64_t last_unit) {
   constexpr int64_t width = Vectors * lanes<T>;
   const GhostHeadShape& shape = op.shape;
-  const Tiling tiling = op.tiling();
+  const Tiling tiling = cpu::tiling(op);
   const int64_t taps = shape.taps(), K = shape.kernel_size;
   const int64_t step = op.adjoint ? 1 : shape.stride, spacing = op.adjoint ? shape.stride : 1;
   const int64_t source_height = (op.source.height - 1) * spacing + 1;

@@ -91,7 +91,7 @@ template <typename T, int Vectors, typename Want>
 void reduce(const GhostHeadReduce& op, int64_t first_unit, int64_t last_unit) {
   constexpr int64_t width = Vectors * lanes<T>;
   const GhostHeadShape& shape = op.shape;
-  const Tiling tiling = op.tiling();
+  const Tiling tiling = cpu::tiling(op);
   const int64_t taps = shape.taps();
   const Blocks blocks(shape, width);
   // The last pixels of a row are worked on beside zeros of the gradient.
@@ -112,7 +112,7 @@ void reduce(const GhostHeadReduce& op, int64_t first_unit, int64_t last_unit) {
     if (Want::mul) zero<T>(sum_mul, blocks.size());
     if (Want::add) zero<T>(sum_add, blocks.size());
 
-    for (int64_t index = chunk * op.tiles() / op.chunks; index < (chunk + 1) * op.tiles() / op.chunks; ++index) {
+    for (int64_t index = chunk * tiles(op) / op.chunks; index < (chunk + 1) * tiles(op) / op.chunks; ++index) {
       const int64_t sample = group * (shape.batch / op.samples) + index / tiling.count();
       const Tile tile(tiling, index % tiling.count(), shape.out_height(), shape.out_width());
       const int64_t columns = round_up(tile.columns, reduce_pixels_at_once);

@@ -1,10 +1,6 @@
-// elsa::ghost_head and its backward: schemas, checks, allocation, CPU registration.
-#include "elsa/ghost_head.h"
+#include "ghost_head.h"
 
 #include <algorithm>
-#include <tuple>
-
-#include "tensor.h"
 
 namespace elsa {
 namespace {
@@ -63,27 +59,22 @@ struct Matrix {
   }
 };
 
-void run(const cpu::GhostHeadGather& op) {
-  const auto kernel = cpu::ghost_head().gather;
-  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
-}
+}  // namespace
 
-void run(const cpu::GhostHeadReduce& op) {
-  const auto kernel = cpu::ghost_head().reduce;
-  parallel(op.units(), op.unit_cost(), [&](int64_t first, int64_t last) { kernel(op, first, last); });
-}
-
-Tensor ghost_head_cpu(const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
-                      const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {
+Tensor ghost_head(const GhostHeadPasses& passes, const Tensor& value, const Tensor& attn,
+                  const OptionalTensor& ghost_mul, const OptionalTensor& ghost_add, int64_t kernel_size,
+                  int64_t dilation, int64_t stride) {
   const GhostHeadShape shape =
       checked_shape("ghost_head", value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
   Tensor out = empty_in_format(value, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
   if (out.numel() > 0) {
     const Matrix mul(ghost_mul), add(ghost_add);
-    run(cpu::GhostHeadGather{shape, map_view(out), map_view(value), map_view(attn), mul.view, add.view, false});
+    passes.gather({shape, map_view(out), map_view(value), map_view(attn), mul.view, add.view, false});
   }
   return out;
 }
+
+namespace {
 
 // Room for the partial sums of a matrix's gradient, and their sum in the matrix's shape and dtype.
 struct MatrixGradient {
@@ -98,17 +89,18 @@ struct MatrixGradient {
     }
   }
 
-  Tensor sum(const Tensor& matrix) const {
+  Tensor sum(const GhostHeadPasses& passes, const Tensor& matrix) const {
     const int64_t groups = matrix.dim() == 4 ? matrix.size(0) : 1;
-    return torch::stable::to(sum_partials(*partial, groups, sizes(matrix)), matrix.scalar_type());
+    return torch::stable::to(passes.sum_partials(*partial, groups, sizes(matrix)), matrix.scalar_type());
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> ghost_head_backward_cpu(const Tensor& grad, const Tensor& value,
-                                                                   const Tensor& attn, const OptionalTensor& ghost_mul,
-                                                                   const OptionalTensor& ghost_add, int64_t kernel_size,
-                                                                   int64_t dilation, int64_t stride, bool need_value,
-                                                                   bool need_attn, bool need_mul, bool need_add) {
+}  // namespace
+
+GhostHeadGradients ghost_head_backward(const GhostHeadPasses& passes, const Tensor& grad, const Tensor& value,
+                                       const Tensor& attn, const OptionalTensor& ghost_mul,
+                                       const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation,
+                                       int64_t stride, bool need_value, bool need_attn, bool need_mul, bool need_add) {
   const char* op = "ghost_head_backward";
   const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
   check_like(op, "grad", grad, "value", value);
@@ -130,41 +122,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ghost_head_backward_cpu(const Tensor&
   const Matrix mul(ghost_mul), add(ghost_add);
   const MapView value_view = map_view(value), attn_view = map_view(attn), grad_view = map_view(grad);
   if (need_value) {
-    run(cpu::GhostHeadGather{shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
+    passes.gather({shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
   }
   if (need_attn || need_mul || need_add) {
-    cpu::GhostHeadReduce reduce{};
+    GhostHeadReduce reduce{};
     reduce.shape = shape;
     reduce.value = value_view, reduce.attn = attn_view, reduce.grad = grad_view, reduce.mul = mul.view;
     if (need_attn) reduce.grad_attn = map_view(grad_attn);
     reduce.samples = mul.view.batch_stride != 0 || add.view.batch_stride != 0 ? shape.batch : 1;
-    reduce.chunks = std::min(reduce.tiles(), std::max<int64_t>(1, 128 / (shape.heads * reduce.samples)));
+    reduce.chunks = passes.chunks(reduce);
     const MatrixGradient sum_mul(need_mul, value, shape, reduce.samples, reduce.chunks);
     const MatrixGradient sum_add(need_add, value, shape, reduce.samples, reduce.chunks);
     reduce.partial_mul = sum_mul.data;
     reduce.partial_add = sum_add.data;
-    run(reduce);
-    if (need_mul) grad_mul = sum_mul.sum(*ghost_mul);
-    if (need_add) grad_add = sum_add.sum(*ghost_add);
+    passes.reduce(reduce);
+    if (need_mul) grad_mul = sum_mul.sum(passes, *ghost_mul);
+    if (need_add) grad_add = sum_add.sum(passes, *ghost_add);
   }
   return {grad_value, grad_attn, grad_mul, grad_add};
-}
-
-}  // namespace
-
-STABLE_TORCH_LIBRARY_FRAGMENT(elsa, library) {
-  library.def(
-      "ghost_head(Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
-      "int kernel_size, int dilation=1, int stride=1) -> Tensor");
-  library.def(
-      "ghost_head_backward(Tensor grad, Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
-      "int kernel_size, int dilation=1, int stride=1, bool need_value=True, bool need_attn=True, bool need_mul=True, "
-      "bool need_add=True) -> (Tensor, Tensor, Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(elsa, CPU, library) {
-  library.impl("ghost_head", TORCH_BOX(&ghost_head_cpu));
-  library.impl("ghost_head_backward", TORCH_BOX(&ghost_head_backward_cpu));
 }
 
 }  // namespace elsa

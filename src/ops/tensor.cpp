@@ -148,4 +148,12 @@ Tensor sum_partials(const Tensor& partial, int64_t groups, const Sizes& size) {
   return total;
 }
 
+Tensor sum_partials_by_torch(const Tensor& partial, int64_t groups, const Sizes& size) {
+  int64_t elements = 1;
+  for (const int64_t extent : size) elements *= extent;
+  const std::array<int64_t, 1> terms{1};
+  const Tensor by_term = torch::stable::reshape(partial, {groups, partial.numel() / elements, elements / groups});
+  return torch::stable::reshape(torch::stable::sum(by_term, terms), size);
+}
+
 }  // namespace elsa

@@ -74,4 +74,7 @@ void parallel(int64_t units, int64_t unit_cost, const Work& work) {
 // Add up the partial results of a fixed partition, [groups][terms][…], in their order: into `size`, over terms.
 Tensor sum_partials(const Tensor& partial, int64_t groups, const Sizes& size);
 
+// The same on any device, by PyTorch.
+Tensor sum_partials_by_torch(const Tensor& partial, int64_t groups, const Sizes& size);
+
 }  // namespace elsa

@@ -55,11 +55,11 @@ def ghost_head(
     """
     check_tensors("ghost_head", {"value": value, "attn": attn}, {"ghost_mul": ghost_mul, "ghost_add": ghost_add})
     options = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
-    if is_native(value) and not vmap.transforms_active():
+    if is_native("ghost_head", value) and not vmap.transforms_active():
         return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)
     if autocast.is_enabled(value.device.type):
         value, attn = autocast.cast((value, attn), value.device.type)
-    if is_native(value):
+    if is_native("ghost_head", value):
         return GhostHeadFunction.apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)
     check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, **options)
     return formula.ghost_head(value, attn, ghost_mul, ghost_add, **options)

@@ -67,11 +67,11 @@ def hadamard_attention(
     )
     options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
     tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
-    if is_native(query) and not vmap.transforms_active():
+    if is_native("hadamard_attention", query) and not vmap.transforms_active():
         return torch.ops.elsa.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
     if autocast.is_enabled(query.device.type):
         tensors = autocast.cast(tensors, query.device.type)
-    if is_native(query):
+    if is_native("hadamard_attention", query):
         return HadamardAttentionFunction.apply(*tensors, heads, scale, dilation, stride, proj_groups)
     query, key, *parameters = tensors
     check_hadamard_attention("hadamard_attention", query, key, HadamardParameters(*parameters), heads, **options)

@@ -1,0 +1,37 @@
+# libelsa_cuda, for the architectures of CMAKE_CUDA_ARCHITECTURES or else of TORCH_CUDA_ARCH_LIST.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  if(DEFINED ENV{TORCH_CUDA_ARCH_LIST})
+    string(REGEX REPLACE "[ ,]+" ";" CMAKE_CUDA_ARCHITECTURES "$ENV{TORCH_CUDA_ARCH_LIST}")
+    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "[.]" "")
+    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "^([0-9]+a?)$" "\\1-real")
+    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "[+]PTX$" "")
+  endif()
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+# Stands in for the library of this name in a torch that was built for CUDA, which is loaded by the time that ours is.
+set(stub ${CMAKE_CURRENT_BINARY_DIR}/stub/torch_cuda.cpp)
+file(WRITE ${stub} "extern \"C\" int aoti_torch_get_current_cuda_stream(int, void**) { return 1; }\n")
+add_library(torch_cuda_stub SHARED ${stub})
+set_target_properties(torch_cuda_stub PROPERTIES OUTPUT_NAME torch_cuda LIBRARY_OUTPUT_DIRECTORY stub
+                                                 CXX_VISIBILITY_PRESET default)
+
+add_library(elsa_cuda SHARED src/ops/ghost_head.cpp src/ops/ghost_head_cuda.cpp src/ops/tensor.cpp
+                             src/cuda/ghost_head_any.cu)
+target_compile_definitions(elsa_cuda PRIVATE USE_CUDA)
+target_include_directories(elsa_cuda PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
+target_link_libraries(elsa_cuda PRIVATE torch_stable torch_cuda_stub CUDA::cudart_static)
+foreach(size ${ELSA_KERNEL_SIZES})
+  add_library(cuda_k${size} OBJECT src/cuda/ghost_head.cu)
+  target_compile_definitions(cuda_k${size} PRIVATE ELSA_KERNEL_SIZE=${size})
+  target_include_directories(cuda_k${size} PRIVATE src/cuda/nvidia)
+  target_link_libraries(elsa_cuda PRIVATE cuda_k${size})
+endforeach()
+
+install(TARGETS elsa_cuda DESTINATION elsa_ext)

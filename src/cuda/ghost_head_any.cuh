@@ -1,0 +1,144 @@
+// ghost_head for what the kernels with a compile-time K leave: other kernel sizes, strides, float64, huge maps.
+//
+// One thread per result, 64-bit indices, and loops over the taps that reach the map.
+#pragma once
+
+#include <device.cuh>
+
+#include "elsa/ghost_head.h"
+
+namespace elsa::cuda {
+
+constexpr int any_threads = 256;
+
+template <typename T>
+__device__ T* at(const MapView& map, int64_t sample, int64_t channel, int64_t row, int64_t column) {
+  return static_cast<T*>(map.data) + sample * map.batch_stride + channel * map.channel_stride + row * map.row_stride +
+         column * map.column_stride;
+}
+
+template <typename T>
+__device__ Accumulator<T> matrix_at(const MatrixView& matrix, int64_t index) {
+  return matrix.dtype == DType::float32 ? Accumulator<T>(static_cast<const float*>(matrix.data)[index])
+                                        : widened(static_cast<const T*>(matrix.data)[index]);
+}
+
+// The taps of one axis that read the map: from `first` on, the `count` of them, where tap `first` reads `position`.
+struct TapRange {
+  int64_t first, last, position;
+};
+
+// For tap t the position is start + t · dilation, and has to be in [0, extent).
+__device__ inline TapRange taps_inside(int64_t start, int64_t dilation, int64_t taps, int64_t extent) {
+  const int64_t first = start >= 0 ? 0 : (-start + dilation - 1) / dilation;
+  const int64_t last = start >= extent ? 0 : (extent - 1 - start) / dilation + 1;
+  return {first, last < taps ? last : taps, start + first * dilation};
+}
+
+// Pixel and channel of the `index`-th element of a map, in an order in which neighbours are neighbours in memory.
+struct Element {
+  int64_t sample, channel, row, column;
+};
+
+__device__ inline Element element_at(const MapView& map, int64_t channels, int64_t index) {
+  if (map.channel_stride == 1) {
+    const int64_t pixel = index / channels;
+    return {pixel / map.width / map.height, index % channels, pixel / map.width % map.height, pixel % map.width};
+  }
+  const int64_t row = index / map.width;
+  return {row / map.height / channels, row / map.height % channels, row % map.height, index % map.width};
+}
+
+template <typename T, bool Adjoint>
+__global__ void __launch_bounds__(any_threads) ghost_head_gather_any(const GhostHeadGather op) {
+  using A = Accumulator<T>;
+  const GhostHeadShape& shape = op.shape;
+  const int64_t K = shape.kernel_size, d = shape.dilation, reach = K / 2 * d;
+  const int64_t count = shape.batch * shape.channels * op.out.height * op.out.width;
+  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < count;
+       index += int64_t(gridDim.x) * any_threads) {
+    const Element out = element_at(op.out, shape.channels, index);
+    // In the adjoint, the map that is read lies spread out, `stride` apart.
+    const int64_t step = Adjoint ? 1 : shape.stride, spacing = Adjoint ? shape.stride : 1;
+    const TapRange rows = taps_inside(step * out.row - reach, d, K, (op.source.height - 1) * spacing + 1);
+    const TapRange columns = taps_inside(step * out.column - reach, d, K, (op.source.width - 1) * spacing + 1);
+    const int64_t head_taps = out.channel / (shape.channels / shape.heads) * K * K, matrix = out.channel * K * K;
+    A sum = 0;
+    int64_t y = rows.position;
+    for (int64_t i = rows.first; i < rows.last; ++i, y += d) {
+      if (y % spacing != 0) continue;
+      int64_t x = columns.position;
+      for (int64_t j = columns.first; j < columns.last; ++j, x += d) {
+        if (x % spacing != 0) continue;
+        const int64_t tap = Adjoint ? (K - 1 - i) * K + K - 1 - j : i * K + j;
+        const int64_t row = y / spacing, column = x / spacing;
+        A weight = widened(
+            *at<const T>(op.attn, out.sample, head_taps + tap, Adjoint ? row : out.row, Adjoint ? column : out.column));
+        if (op.mul.data) weight *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + matrix + tap);
+        if (op.add.data) weight += matrix_at<T>(op.add, out.sample * op.add.batch_stride + matrix + tap);
+        sum += weight * widened(*at<const T>(op.source, out.sample, out.channel, row, column));
+      }
+    }
+    *at<T>(op.out, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(any_threads) ghost_head_grad_attn_any(const GhostHeadReduce op) {
+  const GhostHeadShape& shape = op.shape;
+  const int64_t K = shape.kernel_size, d = shape.dilation, taps = K * K;
+  const int64_t count = shape.batch * shape.heads * taps * op.grad_attn.height * op.grad_attn.width;
+  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < count;
+       index += int64_t(gridDim.x) * any_threads) {
+    const Element out = element_at(op.grad_attn, shape.heads * taps, index);
+    const int64_t head = out.channel / taps, tap = out.channel % taps;
+    const int64_t row = out.row * shape.stride + (tap / K - K / 2) * d;
+    const int64_t column = out.column * shape.stride + (tap % K - K / 2) * d;
+    Accumulator<T> sum = 0;
+    if (row >= 0 && row < op.value.height && column >= 0 && column < op.value.width) {
+      for (int64_t channel = head * (shape.channels / shape.heads);
+           channel < (head + 1) * (shape.channels / shape.heads); ++channel) {
+        Accumulator<T> product = widened(*at<const T>(op.grad, out.sample, channel, out.row, out.column)) *
+                                 widened(*at<const T>(op.value, out.sample, channel, row, column));
+        if (op.mul.data) product *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + channel * taps + tap);
+        sum += product;
+      }
+    }
+    *at<T>(op.grad_attn, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
+  }
+}
+
+// One element of the matrices and one of their partial results per thread: a row of blocks per partial result.
+template <typename T>
+__global__ void __launch_bounds__(any_threads) ghost_head_grad_matrices_any(const GhostHeadReduce op) {
+  using A = Accumulator<T>;
+  const GhostHeadShape& shape = op.shape;
+  const int64_t K = shape.kernel_size, d = shape.dilation, s = shape.stride, taps = K * K;
+  const int64_t elements = shape.channels * taps, group_samples = shape.batch / op.samples;
+  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < elements;
+       index += int64_t(gridDim.x) * any_threads) {
+    const int64_t channel = index % shape.channels, tap = index / shape.channels;
+    const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
+    const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;
+    for (int64_t partial = blockIdx.y; partial < op.samples * op.chunks; partial += gridDim.y) {
+      const int64_t first_sample = partial / op.chunks * group_samples;
+      A sum_mul = 0, sum_add = 0;
+      for (int64_t unit = partial % op.chunks; unit < group_samples * op.grad.height; unit += op.chunks) {
+        const int64_t sample = first_sample + unit / op.grad.height, y = unit % op.grad.height;
+        if (y * s + dy < 0 || y * s + dy >= op.value.height) continue;
+        for (int64_t x = 0; x < op.grad.width; ++x) {
+          if (x * s + dx < 0 || x * s + dx >= op.value.width) continue;
+          const A product = widened(*at<const T>(op.grad, sample, channel, y, x)) *
+                            widened(*at<const T>(op.value, sample, channel, y * s + dy, x * s + dx));
+          sum_add += product;
+          if (op.partial_mul) sum_mul += product * widened(*at<const T>(op.attn, sample, attn_channel, y, x));
+        }
+      }
+      const int64_t to = (partial * shape.channels + channel) * taps + tap;
+      if (op.partial_mul) static_cast<A*>(op.partial_mul)[to] = sum_mul;
+      if (op.partial_add) static_cast<A*>(op.partial_add)[to] = sum_add;
+    }
+  }
+}
+
+}  // namespace elsa::cuda

@@ -1,0 +1,97 @@
+// What the kernels use of the machine beside plain CUDA C++. A build of the kernels for the host, which is how they are
+// tested where there is no GPU, brings its own version of this header.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "../words.cuh"
+
+namespace elsa::cuda {
+
+using bfloat16 = __nv_bfloat16;
+using float16 = __half;
+
+__device__ inline float widened(float number) { return number; }
+__device__ inline float widened(bfloat16 number) { return __bfloat162float(number); }
+__device__ inline float widened(float16 number) { return __half2float(number); }
+__device__ inline double widened(double number) { return number; }
+
+// The type that T is accumulated in.
+template <typename T>
+using Accumulator = decltype(widened(T()));
+
+template <typename T>
+__device__ T rounded(Accumulator<T> number) {
+  return number;
+}
+template <>
+__device__ inline bfloat16 rounded<bfloat16>(float number) {
+  return __float2bfloat16_rn(number);
+}
+template <>
+__device__ inline float16 rounded<float16>(float number) {
+  return __float2half_rn(number);
+}
+
+__device__ inline void unpack(const Words<float>& words, float (&to)[lane_channels]) {
+  for (int c = 0; c < lane_channels; ++c) to[c] = __uint_as_float(words.data[c]);
+}
+// bfloat16 is the upper half of float32.
+__device__ inline void unpack(const Words<bfloat16>& words, float (&to)[lane_channels]) {
+  for (int c = 0; c < lane_channels; c += 2) {
+    to[c] = __uint_as_float(words.data[c / 2] << 16);
+    to[c + 1] = __uint_as_float(words.data[c / 2] & 0xffff0000);
+  }
+}
+__device__ inline void unpack(const Words<float16>& words, float (&to)[lane_channels]) {
+  for (int c = 0; c < lane_channels; c += 2) {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words.data[c / 2]));
+    to[c] = pair.x, to[c + 1] = pair.y;
+  }
+}
+
+// The block's dynamic shared memory.
+template <typename T>
+__device__ T* shared_memory() {
+  extern __shared__ __align__(16) unsigned char bytes[];
+  return reinterpret_cast<T*>(bytes);
+}
+
+inline void check(cudaError_t status, const char* kernel) {
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string("elsa::") + kernel + ": CUDA failed: " + cudaGetErrorString(status));
+  }
+}
+
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "multiprocessors");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+  return count;
+}
+
+struct Grid {
+  int64_t x, y, z;
+  int threads;
+  size_t shared_bytes;
+};
+
+// Start `kernel` on `stream`; `name` is for the error message.
+template <typename Arguments>
+void launch(const char* name, void (*kernel)(Arguments), const Grid& grid, void* stream, const Arguments& arguments) {
+  constexpr size_t without_asking = 48 << 10;
+  if (grid.shared_bytes > without_asking) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)), name);
+  }
+  const dim3 blocks(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
+  kernel<<<blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments);
+  check(cudaGetLastError(), name);
+}
+
+}  // namespace elsa::cuda

@@ -1,0 +1,15 @@
+// What a lane loads at once: four numbers, as the words that registers hold.
+#pragma once
+
+#include <cstdint>
+
+namespace elsa::cuda {
+
+constexpr int lane_channels = 4;
+
+template <typename T>
+struct alignas(lane_channels * sizeof(T)) Words {
+  uint32_t data[lane_channels * sizeof(T) / sizeof(uint32_t)];
+};
+
+}  // namespace elsa::cuda

@@ -1,0 +1,152 @@
+// Blocks as loops, threads as fibers.
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <device.cuh>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+namespace elsa::cuda::emulation {
+
+Order order = Order::ascending;
+Index thread_index, block_index, grid_size;
+
+namespace {
+
+constexpr int warp_size = 32;
+constexpr size_t stack_bytes = 256 << 10;
+
+enum class State { ready, waiting_for_block, waiting_for_warp, ended };
+
+// Where a function stands, for __builtin_setjmp: unlike swapcontext it makes no system call.
+struct Place {
+  void* words[5];
+};
+
+struct Fiber {
+  std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  State state;
+  bool started;
+  Place place;
+  unsigned exchanges;
+  uint32_t given[2];
+};
+
+std::vector<Fiber> fibers;  // kept from launch to launch, for their stacks
+int threads, current;
+Place scheduler;
+const std::function<void()>* body;
+std::unique_ptr<unsigned char[]> shared;
+
+__attribute__((no_sanitize("address"), noreturn)) void jump(Place& place) { __builtin_longjmp(place.words, 1); }
+
+void enter() {
+  (*body)();
+  fibers[current].state = State::ended;
+  jump(scheduler);
+}
+
+// Let the fiber `current` run until it waits or ends.
+void resume() {
+  if (__builtin_setjmp(scheduler.words)) return;
+  Fiber& fiber = fibers[current];
+  if (fiber.started) jump(fiber.place);
+  fiber.started = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = stack_bytes;
+  makecontext(&context, enter, 0);
+  setcontext(&context);
+}
+
+std::vector<int64_t> in_order(int64_t count) {
+  static std::mt19937 generator(0);
+  std::vector<int64_t> indices(count);
+  std::iota(indices.begin(), indices.end(), 0);
+  if (order == Order::descending) std::reverse(indices.begin(), indices.end());
+  if (order == Order::random) std::shuffle(indices.begin(), indices.end(), generator);
+  return indices;
+}
+
+// Let the threads from `first` to `last` go on if all of them that have not ended wait in `state`.
+bool release(int first, int last, State state) {
+  int waiting = 0, ended = 0;
+  for (int t = first; t < last; ++t) {
+    waiting += fibers[t].state == state;
+    ended += fibers[t].state == State::ended;
+  }
+  if (waiting == 0 || waiting + ended < last - first) return false;
+  for (int t = first; t < last; ++t) {
+    if (fibers[t].state == state) fibers[t].state = State::ready;
+  }
+  return true;
+}
+
+void run_block() {
+  for (int t = 0; t < threads; ++t) {
+    fibers[t].state = State::ready;
+    fibers[t].started = false;
+    fibers[t].exchanges = 0;
+  }
+  const std::vector<int64_t> turns = in_order(threads);
+  for (bool go_on = true; go_on;) {
+    for (const int64_t t : turns) {
+      if (fibers[t].state != State::ready) continue;
+      current = int(t);
+      thread_index = {unsigned(t), 0, 0};
+      resume();
+    }
+    go_on = release(0, threads, State::waiting_for_block);
+    for (int first = 0; first < threads; first += warp_size) {
+      go_on |= release(first, std::min(first + warp_size, threads), State::waiting_for_warp);
+    }
+  }
+  for (int t = 0; t < threads; ++t) {
+    if (fibers[t].state != State::ended) throw std::runtime_error("emulation: threads wait at different barriers");
+  }
+}
+
+void wait(State state) {
+  Fiber& fiber = fibers[current];
+  fiber.state = state;
+  if (!__builtin_setjmp(fiber.place.words)) jump(scheduler);
+}
+
+}  // namespace
+
+unsigned char* shared_memory() { return shared.get(); }
+
+void wait_for_block() { wait(State::waiting_for_block); }
+
+void wait_for_warp() { wait(State::waiting_for_warp); }
+
+uint32_t exchange(uint32_t given, int mask) {
+  Fiber& fiber = fibers[current];
+  // Two in turn: no thread gives a second time before all have taken.
+  const int turn = fiber.exchanges++ % 2, other = current ^ mask;
+  fiber.given[turn] = given;
+  wait_for_warp();
+  return fibers[other].given[turn];
+}
+
+void run(const Grid& grid, const std::function<void()>& thread) {
+  threads = grid.threads;
+  if (fibers.size() < size_t(threads)) fibers.resize(threads);
+  body = &thread;
+  grid_size = {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)};
+  for (const int64_t block : in_order(grid.x * grid.y * grid.z)) {
+    block_index = {unsigned(block % grid.x), unsigned(block / grid.x % grid.y), unsigned(block / grid.x / grid.y)};
+    // Of the very size, so that the address sanitizer sees its end, and of NaNs, so that a result shows what was read
+    // before it was written.
+    shared.reset(new unsigned char[grid.shared_bytes]);
+    std::memset(shared.get(), 0xff, grid.shared_bytes);
+    run_block();
+  }
+}
+
+}  // namespace elsa::cuda::emulation
