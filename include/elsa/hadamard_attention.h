@@ -132,4 +132,48 @@ extern const HadamardKernels hadamard_attention;
 const HadamardKernels& hadamard_attention();
 
 }  // namespace cpu
+
+// On a CUDA device the steps keep their maps in the dtype of query, channels-last without gaps, and the 1 × 1
+// convolution is PyTorch's matrix product.
+namespace cuda {
+
+enum class ConvStep {
+  forward,    // hidden = GELU(conv(product) + bias)
+  recompute,  // hidden again, and grad times GELU' in the place of grad
+  adjoint     // grad_query and grad_key from the convolution's adjoint of grad
+};
+
+// The grouped convolution with what comes before and after it: product = pool_s(scale · query ⊙ key), bias, GELU.
+struct HadamardConv {
+  HadamardShape shape;
+  double scale;
+  MapView query, key, hidden, grad, grad_query, grad_key;
+  const void *weight, *bias;
+};
+
+// The gradients of the convolution's weight and bias from `grad`, that of its output: partial sums in the accumulation
+// type, [chunks][C][C/groups][K²] and [chunks][C].
+struct HadamardWeightGradient {
+  HadamardConv conv;
+  void *partial_weight, *partial_bias;
+  int64_t chunks;
+};
+
+// The softmax over K² of logits + bias; or, where attn is not absent, the logits' gradient from attn's, `in`. The
+// logits and their gradient have no gaps.
+struct HadamardSoftmax {
+  HadamardShape shape;
+  MapView in, attn, out;
+  const void* bias;
+};
+
+// On the current device, in the order of `stream`, a cudaStream_t.
+void hadamard_conv(const HadamardConv& op, ConvStep step, void* stream);
+void hadamard_weight_gradient(const HadamardWeightGradient& op, void* stream);
+void hadamard_softmax(const HadamardSoftmax& op, void* stream);
+
+// The partial results that fill the current device.
+int64_t hadamard_chunks(const HadamardConv& op);
+
+}  // namespace cuda
 }  // namespace elsa

@@ -1,6 +1,9 @@
 // Run-time properties of a call as template arguments of its kernel.
 #pragma once
 
+#include <kernel_sizes.h>
+
+#include <algorithm>
 #include <device.cuh>
 #include <type_traits>
 
@@ -36,6 +39,38 @@ void choose_narrow(DType dtype, const Function& function) {
 template <typename Function>
 void choose_type(DType dtype, const Function& function) {
   dtype == DType::float64 ? function(Type<double>()) : choose_narrow(dtype, function);
+}
+
+template <int... Sizes>
+struct KernelSizeList {
+  // Call f(std::integral_constant<int, K>) if there are kernels for K = `size`, and tell whether there are.
+  template <typename Function>
+  static bool choose(int64_t size, const Function& function) {
+    return ((size == Sizes && (function(std::integral_constant<int, Sizes>()), true)) || ...);
+  }
+};
+using KernelSizes = KernelSizeList<ELSA_KERNEL_SIZES>;
+
+// Whether the kernels with a compile-time K may take a call: stride 1, sums in float32, 32 bits for every row and
+// column, also outside the map, and for the number of pixels, and few enough channels for the rows of a grid.
+template <typename Shape>
+bool is_plain(const Shape& shape, DType dtype) {
+  constexpr int64_t most_rows = 1 << 24, most_pixels = 1 << 30, most_grid_rows = 65535;
+  return shape.stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_rows &&
+         shape.batch <= most_pixels / (shape.height * shape.width) && shape.channels <= most_grid_rows;
+}
+
+// Blocks of `threads` threads for kernels with a loop over `elements`.
+inline int64_t loop_blocks(int64_t elements, int64_t threads) {
+  constexpr int64_t enough_blocks = 32;  // on a multiprocessor
+  return std::clamp<int64_t>((elements + threads - 1) / threads, 1, enough_blocks * multiprocessors());
+}
+
+// The number of partial results of each of `groups` sums over `rows` rows of pixels, of which `wanted` fill the device:
+// no more than there are rows, and enough that none of them is a long sum.
+inline int64_t partial_results(int64_t wanted, int64_t groups, int64_t rows) {
+  constexpr int64_t fewest = 16;
+  return std::clamp<int64_t>(std::max(wanted, fewest) / groups, 1, rows);
 }
 
 }  // namespace elsa::cuda

@@ -9,9 +9,6 @@
 
 namespace elsa::cuda {
 
-// Whether the layout lets slots lie side by side in a row; in channels-last, square tiles need the fewest pixels.
-inline int slots_across(const MapView& map) { return map.channel_stride == 1 ? 2 : 8; }
-
 template <int K>
 void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
   const int64_t head_channels = op.shape.head_channels();
@@ -27,7 +24,7 @@ void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
     const GatherArguments<T> arguments{Map<T>(op.out),      Map<const T>(op.source), Map<const T>(op.attn),
                                        Matrix<T>(op.mul),   Matrix<T>(op.add),       tiling,
                                        int(op.shape.batch), int(head_channels),      int(head_blocks)};
-    choose(vectors_fit<T>(op.source, op.shape) && vectors_fit<T>(op.out, op.shape), [&](auto vector) {
+    choose(vectors_fit<T>(op.source, head_channels) && vectors_fit<T>(op.out, head_channels), [&](auto vector) {
       choose(op.mul.data != nullptr, [&](auto mul) {
         choose(op.add.data != nullptr, [&](auto add) {
           choose(op.adjoint, [&](auto adjoint) {
@@ -72,7 +69,7 @@ void ghost_head_reduce_with(const GhostHeadReduce& op, void* stream) {
         int(op.chunks),
         int(head_channels),
         int(head_blocks)};
-    choose(vectors_fit<T>(op.value, op.shape) && vectors_fit<T>(op.grad, op.shape), [&](auto vector) {
+    choose(vectors_fit<T>(op.value, head_channels) && vectors_fit<T>(op.grad, head_channels), [&](auto vector) {
       choose(op.mul.data != nullptr, [&](auto scaled) {
         choose(mul && together, [&](auto with_mul) {
           choose(add && together, [&](auto with_add) {

@@ -1,52 +1,14 @@
 // ghost_head for what the kernels with a compile-time K leave: other kernel sizes, strides, float64, huge maps.
-//
-// One thread per result, 64-bit indices, and loops over the taps that reach the map.
 #pragma once
 
-#include <device.cuh>
-
-#include "elsa/ghost_head.h"
+#include "any.cuh"
 
 namespace elsa::cuda {
-
-constexpr int any_threads = 256;
-
-template <typename T>
-__device__ T* at(const MapView& map, int64_t sample, int64_t channel, int64_t row, int64_t column) {
-  return static_cast<T*>(map.data) + sample * map.batch_stride + channel * map.channel_stride + row * map.row_stride +
-         column * map.column_stride;
-}
 
 template <typename T>
 __device__ Accumulator<T> matrix_at(const MatrixView& matrix, int64_t index) {
   return matrix.dtype == DType::float32 ? Accumulator<T>(static_cast<const float*>(matrix.data)[index])
                                         : widened(static_cast<const T*>(matrix.data)[index]);
-}
-
-// The taps of one axis that read the map: from `first` on, the `count` of them, where tap `first` reads `position`.
-struct TapRange {
-  int64_t first, last, position;
-};
-
-// For tap t the position is start + t · dilation, and has to be in [0, extent).
-__device__ inline TapRange taps_inside(int64_t start, int64_t dilation, int64_t taps, int64_t extent) {
-  const int64_t first = start >= 0 ? 0 : (-start + dilation - 1) / dilation;
-  const int64_t last = start >= extent ? 0 : (extent - 1 - start) / dilation + 1;
-  return {first, last < taps ? last : taps, start + first * dilation};
-}
-
-// Pixel and channel of the `index`-th element of a map, in an order in which neighbours are neighbours in memory.
-struct Element {
-  int64_t sample, channel, row, column;
-};
-
-__device__ inline Element element_at(const MapView& map, int64_t channels, int64_t index) {
-  if (map.channel_stride == 1) {
-    const int64_t pixel = index / channels;
-    return {pixel / map.width / map.height, index % channels, pixel / map.width % map.height, pixel % map.width};
-  }
-  const int64_t row = index / map.width;
-  return {row / map.height / channels, row / map.height % channels, row % map.height, index % map.width};
 }
 
 template <typename T, bool Adjoint>
@@ -55,8 +17,7 @@ __global__ void __launch_bounds__(any_threads) ghost_head_gather_any(const Ghost
   const GhostHeadShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, reach = K / 2 * d;
   const int64_t count = shape.batch * shape.channels * op.out.height * op.out.width;
-  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < count;
-       index += int64_t(gridDim.x) * any_threads) {
+  for (int64_t index = first_result(); index < count; index += result_step()) {
     const Element out = element_at(op.out, shape.channels, index);
     // In the adjoint, the map that is read lies spread out, `stride` apart.
     const int64_t step = Adjoint ? 1 : shape.stride, spacing = Adjoint ? shape.stride : 1;
@@ -88,8 +49,7 @@ __global__ void __launch_bounds__(any_threads) ghost_head_grad_attn_any(const Gh
   const GhostHeadShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, taps = K * K;
   const int64_t count = shape.batch * shape.heads * taps * op.grad_attn.height * op.grad_attn.width;
-  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < count;
-       index += int64_t(gridDim.x) * any_threads) {
+  for (int64_t index = first_result(); index < count; index += result_step()) {
     const Element out = element_at(op.grad_attn, shape.heads * taps, index);
     const int64_t head = out.channel / taps, tap = out.channel % taps;
     const int64_t row = out.row * shape.stride + (tap / K - K / 2) * d;
@@ -115,8 +75,7 @@ __global__ void __launch_bounds__(any_threads) ghost_head_grad_matrices_any(cons
   const GhostHeadShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, s = shape.stride, taps = K * K;
   const int64_t elements = shape.channels * taps, group_samples = shape.batch / op.samples;
-  for (int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x; index < elements;
-       index += int64_t(gridDim.x) * any_threads) {
+  for (int64_t index = first_result(); index < elements; index += result_step()) {
     const int64_t channel = index % shape.channels, tap = index / shape.channels;
     const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
     const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;

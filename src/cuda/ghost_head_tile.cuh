@@ -1,133 +1,11 @@
-// What the kernels of ghost_head share: how a map is cut among blocks, warps and lanes, and how they read it.
-//
-// A lane works on 4 channels × 7 pixels of a row. The pixels lie the dilation apart, so that the 7 + K − 1 pixels that
-// it loads of a row of the source serve all taps of a kernel row, whatever the dilation. Eight lanes side by side make
-// a slot: 32 channels of a head. 7 divides the widths of Swin's and VOLO's maps.
+// What the kernels of ghost_head have in shared memory: a tile's attention, and the ghost matrices.
 #pragma once
 
-#include <device.cuh>
-
-#include "elsa/ghost_head.h"
+#include "slots.cuh"
 
 namespace elsa::cuda {
 
-constexpr int slot_lanes = 8, slot_channels = lane_channels * slot_lanes;
-constexpr int slot_pixels = 7, padded_pixels = 8;
-constexpr int warp_slots = 32 / slot_lanes;
-
-// Consecutive channels of a pixel: 16 bytes in float32, 8 in 16-bit types.
-template <typename T>
-struct alignas(lane_channels * sizeof(T)) Channels {
-  T data[lane_channels];
-};
-
-template <typename T>
-struct Map {
-  T* data;
-  int height, width;
-  int64_t batch_stride, channel_stride, row_stride, column_stride;
-
-  explicit Map(const MapView& view)
-      : data(static_cast<T*>(view.data)),
-        height(int(view.height)),
-        width(int(view.width)),
-        batch_stride(view.batch_stride),
-        channel_stride(view.channel_stride),
-        row_stride(view.row_stride),
-        column_stride(view.column_stride) {}
-
-  __device__ T* at(int64_t sample, int64_t channel, int row, int column) const {
-    return data + sample * batch_stride + channel * channel_stride + row * row_stride + column * column_stride;
-  }
-};
-
-// Where a slot's first pixel is.
-struct Slot {
-  int row, column;
-  bool inside;
-};
-
-// A map as tiles of `down` rows of `1 << log_across` slots. The slots of a row take its columns residue by residue
-// modulo the dilation.
-struct Tiling {
-  int height, width, dilation, residue_slots, row_slots, log_across, down, tiles_across, tiles;
-
-  Tiling(int map_height, int map_width, int map_dilation, int tile_slots, int most_across)
-      : height(map_height), width(map_width), dilation(map_dilation) {
-    const auto divide_up = [](int dividend, int divisor) { return (dividend + divisor - 1) / divisor; };
-    residue_slots = divide_up(divide_up(width, dilation), slot_pixels);
-    row_slots = residue_slots * (dilation < width ? dilation : width);
-    log_across = 0;
-    while (2 << log_across <= most_across && 1 << log_across < row_slots) ++log_across;
-    down = tile_slots >> log_across;
-    tiles_across = divide_up(row_slots, 1 << log_across);
-    tiles = tiles_across * divide_up(height, down);
-  }
-
-  __device__ Slot slot(int tile, int index) const {
-    const int across = 1 << log_across;
-    const int row = tile / tiles_across * down + (index >> log_across);
-    const int position = tile % tiles_across * across + (index & (across - 1));
-    const int column = position / residue_slots + position % residue_slots * slot_pixels * dilation;
-    return {row, column, row < height && position < row_slots};
-  }
-};
-
-__device__ inline bool within(int position, int extent) { return unsigned(position) < unsigned(extent); }
-
-// Bit k: whether the pixel k dilations to the right of `column` is in the map.
-template <int Count>
-__device__ uint32_t columns_inside(int column, int dilation, int width) {
-  uint32_t bits = 0;
-#pragma unroll
-  for (int k = 0; k < Count; ++k) {
-    bits |= uint32_t(within(column + k * dilation, width)) << k;
-  }
-  return bits;
-}
-
-template <typename T, bool Vector>
-__device__ void store_channels(const float (&from)[lane_channels], T* to, int64_t channel_stride, int count) {
-  if constexpr (Vector) {
-    Channels<T> stored;
-#pragma unroll
-    for (int c = 0; c < lane_channels; ++c) stored.data[c] = rounded<T>(from[c]);
-    *reinterpret_cast<Channels<T>*>(to) = stored;
-  } else {
-#pragma unroll
-    for (int c = 0; c < lane_channels; ++c) {
-      if (c < count) to[c * channel_stride] = rounded<T>(from[c]);
-    }
-  }
-}
-
-// Load a lane's channels, `count` of which exist, of `Count` pixels that are `step` bytes apart; zeros for pixels whose
-// bit of `inside` is not set. Vector says that channels lie side by side and all exist.
-template <typename T, bool Vector, int Count>
-__device__ void load_row(const T* from, int64_t step, int64_t channel_stride, int count, uint32_t inside,
-                         float (&to)[Count][lane_channels]) {
-  const char* pixel = reinterpret_cast<const char*>(from);
-#pragma unroll
-  for (int k = 0; k < Count; ++k, pixel += step) {
-    const bool load = inside >> k & 1;
-    if constexpr (Vector) {
-      Words<T> words{};
-      if (load) words = *reinterpret_cast<const Words<T>*>(pixel);
-      unpack(words, to[k]);
-    } else {
-#pragma unroll
-      for (int c = 0; c < lane_channels; ++c) {
-        to[k][c] = load && c < count ? widened(reinterpret_cast<const T*>(pixel)[c * channel_stride]) : 0;
-      }
-    }
-  }
-}
-
-__device__ inline void load_shared(const float* from, float (&to)[lane_channels]) {
-  const Channels<float> loaded = *reinterpret_cast<const Channels<float>*>(from);
-#pragma unroll
-  for (int c = 0; c < lane_channels; ++c) to[c] = loaded.data[c];
-}
+constexpr int padded_pixels = 8;
 
 // Shared memory's layout of a tile's attention: [tap][slot][padded_pixels], and room after each tap so that eight
 // taps of a pixel, or four pixels of eight taps, lie in different banks.
@@ -187,15 +65,6 @@ __device__ void stage_matrix(const Matrix<T>& matrix, int64_t sample, int64_t fi
     const int64_t from = sample * matrix.batch_stride + (first_channel + channel) * taps + tap;
     to[(Adjoint ? taps - 1 - tap : tap) * slot_channels + channel] = channel < count ? matrix.at(from) : 0;
   }
-}
-
-// Whether lanes can load the channels of a head as vectors.
-template <typename T>
-bool vectors_fit(const MapView& map, const GhostHeadShape& shape) {
-  constexpr int64_t size = lane_channels;
-  return shape.head_channels() % size == 0 && map.channel_stride == 1 && map.column_stride % size == 0 &&
-         map.row_stride % size == 0 && map.batch_stride % size == 0 &&
-         reinterpret_cast<uintptr_t>(map.data) % (size * sizeof(T)) == 0;
 }
 
 }  // namespace elsa::cuda

@@ -46,8 +46,8 @@ unsigned char* shared_memory();
 void wait_for_block();
 void wait_for_warp();
 
-// The word that the lane `lane ^ mask` of the warp gives.
-uint32_t exchange(uint32_t given, int mask);
+// What the lane `lane ^ mask` of the warp gives.
+uint64_t exchange(uint64_t given, int mask);
 
 }  // namespace emulation
 
@@ -58,7 +58,10 @@ uint32_t exchange(uint32_t given, int mask);
 inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
 inline float __shfl_xor_sync(unsigned, float given, int mask) {
-  return std::bit_cast<float>(emulation::exchange(std::bit_cast<uint32_t>(given), mask));
+  return std::bit_cast<float>(uint32_t(emulation::exchange(std::bit_cast<uint32_t>(given), mask)));
+}
+inline double __shfl_xor_sync(unsigned, double given, int mask) {
+  return std::bit_cast<double>(emulation::exchange(std::bit_cast<uint64_t>(given), mask));
 }
 
 using bfloat16 = torch::headeronly::BFloat16;

@@ -33,7 +33,7 @@ struct Fiber {
   bool started;
   Place place;
   unsigned exchanges;
-  uint32_t given[2];
+  uint64_t given[2];
 };
 
 std::vector<Fiber> fibers;  // kept from launch to launch, for their stacks
@@ -125,7 +125,7 @@ void wait_for_block() { wait(State::waiting_for_block); }
 
 void wait_for_warp() { wait(State::waiting_for_warp); }
 
-uint32_t exchange(uint32_t given, int mask) {
+uint64_t exchange(uint64_t given, int mask) {
   Fiber& fiber = fibers[current];
   // Two in turn: no thread gives a second time before all have taken.
   const int turn = fiber.exchanges++ % 2, other = current ^ mask;

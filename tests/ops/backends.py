@@ -39,7 +39,7 @@ TORCH = Backend("torch", "cpu", "torch")
 NATIVE = (CPU, CUDA, EMULATED)
 ALL = (*NATIVE, TORCH)
 
-EMULATED_OPS = ("ghost_head", "ghost_head_backward")
+EMULATED_OPS = ("ghost_head", "ghost_head_backward", "hadamard_attention", "hadamard_attention_backward")
 
 
 @contextmanager

@@ -67,9 +67,9 @@ def test_agrees_with_oracle(backend: Backend, case: HadamardAttention, dtype: to
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", [SIZES[3], SIZES[11], SIZES[21], SIZES[23], SIZES[-1]], ids=str)
-def test_16_bit_rounds_once(native: Backend, case: HadamardAttention, dtype: torch.dtype) -> None:
-    tensors = make(case, dtype, native.device, layouts=channels_last(case))
-    exact = oracle(case, tensors, make_grad(case, dtype, native.device))
+def test_16_bit_rounds_once_on_the_cpu(case: HadamardAttention, dtype: torch.dtype) -> None:
+    tensors = make(case, dtype, "cpu", layouts=channels_last(case))
+    exact = oracle(case, tensors, make_grad(case, dtype, "cpu"))
     assert_rounded_once("out", call(case, tensors), exact["out"])
 
 

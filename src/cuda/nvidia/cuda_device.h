@@ -3,7 +3,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
-#include "tensor.h"
+#include "../../ops/tensor.h"
 
 namespace elsa {
 
