@@ -20,7 +20,7 @@ class Backend:
 
     def missing(self) -> str | None:
         """Say why it cannot run here, or None if it can."""
-        if self.implementation == "emulated" and "ELSA_EMULATED_LIBRARY" not in os.environ:
+        if self.implementation == "emulated" and not os.environ.get("ELSA_EMULATED_LIBRARY"):
             return "ELSA_EMULATED_LIBRARY does not name the library with the emulated CUDA kernels"
         if self.device != "cuda":
             return None

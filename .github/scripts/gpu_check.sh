@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
+# graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
+# Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, numpy, pytest and hypothesis installed, no
+# network. Ends within 9 minutes. Writes benchmarks/results/<GPU>-<date>.json, or into the folder in $OUT.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
+out=${OUT:-benchmarks/results}
+mkdir -p "$out" build
+
+capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
+gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
+
+echo "== build for sm_$capability"
+"$python" -m pip install --quiet --no-deps --no-build-isolation --target build/gpu --upgrade \
+  -C build-dir=build/gpu-build -C cmake.define.ELSA_CUDA=on -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability" .
+export PYTHONPATH=$PWD/build/gpu
+"$python" -m elsa_ext.cli info
+
+echo "== tests"
+export ELSA_REQUIRE_CUDA=1
+timeout 200 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" -x -p no:cacheprovider \
+  --ignore tests/ops/test_compile.py
+
+echo "== compute-sanitizer"
+if command -v compute-sanitizer > /dev/null; then
+  for tool in memcheck racecheck; do
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-name-exclude kernel_substring=at:: \
+      "$python" .github/scripts/sanitize_gpu.py
+  done
+else
+  echo "compute-sanitizer is not there: left out"
+fi
+
+echo "== benchmark"
+"$python" benchmarks/gpu.py --seconds 150 "$out/$gpu-$(date -u +%Y%m%d).json"

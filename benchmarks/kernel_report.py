@@ -1,0 +1,192 @@
+"""Write the tables of docs/kernels.md: what the CUDA kernels cost at best, and what the compiler made of them.
+
+``python benchmarks/kernel_report.py LIBRARY`` reads a libelsa_cuda.so with cuobjdump and nvdisasm (of the CUDA toolkit,
+or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm), which have to be on PATH. It needs no GPU.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "kernels.md"
+
+# An H100 SXM: the copy bandwidth that is reached, float32 instructions of 132 multiprocessors at 1.755 GHz, and the
+# matrix units' bfloat16 rate.
+BANDWIDTH = 3.0e12
+INSTRUCTIONS = 132 * 128 * 1.755e9
+MATRIX_RATE = 989e12 / 2
+
+BATCH, KERNEL_SIZE, BYTES = 128, 7, 2
+TAPS = KERNEL_SIZE**2
+STAGES = {1: (56, 96), 2: (28, 192), 3: (14, 384)}  # side of the map, channels
+
+# Per lane and kernel row: 7 pixels × 4 channels × K taps.
+LANE_TAPS = 7 * 4 * KERNEL_SIZE
+SHOWN = {
+    "ghost_head forward, add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb0E",
+    "ghost_head forward, mul and add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E",
+    "ghost_head gradient of value, add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb1E",
+    "ghost_head gradients of attn and add": "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb1E",
+    "ghost_head gradients of attn, mul and add": (
+        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb1ELb1ELb1E"
+    ),
+    "hadamard_attention convolution, GELU": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE0E",
+    "hadamard_attention convolution, GELU'": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE1E",
+    "hadamard_attention gradients of query and key": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE2E",
+    "hadamard_attention gradients of the weights": "hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E",
+}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; all columns but the first are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def floors() -> str:
+    """Return the least time of every kernel at the stages of ELSA-Swin-T."""
+    rows = []
+    for stage, (side, channels) in STAGES.items():
+        pixels, heads, narrow = BATCH * side**2, channels // 32, channels // 3 * 2
+        image, map_, query = (pixels * count * BYTES for count in (channels, heads * TAPS, narrow))
+        taps, conv = pixels * channels * TAPS, pixels * narrow * 4 * TAPS
+        product = pixels * narrow * heads * TAPS
+        for kernel, moved, instructions, matrix in (
+            ("ghost_head forward", 2 * image + map_, 2 * taps, 0),
+            ("ghost_head backward", 3 * image + 2 * map_, 4 * taps, 0),
+            ("hadamard_attention: convolution, GELU", 3 * query, conv, 0),
+            ("hadamard_attention: projection", query + map_, 0, product),
+            ("hadamard_attention: softmax", 2 * map_, 0, 0),
+            ("hadamard_attention backward: softmax", 3 * map_, 0, 0),
+            ("hadamard_attention backward: projection, twice", 2 * query + 2 * map_, 0, 2 * product),
+            ("hadamard_attention backward: convolution, GELU'", 5 * query, conv, 0),
+            ("hadamard_attention backward: query and key", 5 * query, conv, 0),
+            ("hadamard_attention backward: weights", 3 * query, conv, 0),
+        ):
+            memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + matrix / MATRIX_RATE
+            millions = (instructions or matrix) / 1e6
+            numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
+            least = max(memory, arithmetic)
+            rows.append([f"{stage}: {kernel}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
+    return table(["stage: kernel", "MB", "M multiply-adds", "µs of memory", "µs of arithmetic", "floor, µs"], rows)
+
+
+def run(*command: str) -> str:
+    """Return what a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def resources(library: Path) -> str:
+    """Return registers and local memory of all kernels, by architecture and kind."""
+    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    architecture = "?"
+    lines = iter(run("cuobjdump", "-res-usage", str(library)).splitlines())
+    for line in lines:
+        if match := re.search(r"\barch = (sm_\w+)", line):
+            architecture = match[1]
+        if match := re.search(r"Function (\w+):", line):
+            usage = dict(re.findall(r"(\w+):(\d+)", next(lines)))
+            name = re.sub(r"^_ZN4elsa4cuda\d+", "", match[1])
+            kind, rest = re.match(r"([a-z_]+)(.*)", name).groups()
+            size = re.search(r"Li(\d+)E", rest)
+            key = (architecture, kind, f"K = {size[1]}" if size else "any K")
+            groups.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
+    rows = []
+    for (architecture, kind, size), numbers in sorted(groups.items(), key=lambda item: (item[0][:2], len(item[0][2]), item[0])):
+        registers, stacks = zip(*numbers, strict=True)
+        local = sum(stack > 0 for stack in stacks)
+        rows.append(
+            [
+                f"{architecture} {kind}, {size}",
+                str(len(numbers)),
+                f"{min(registers)}-{max(registers)}",
+                str(local),
+                str(max(stacks)),
+            ]
+        )
+    return table(["kernels", "number", "registers", "with local memory", "bytes of it at most"], rows)
+
+
+def functions(library: Path, architecture: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and disassembly of every kernel for one architecture."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["cuobjdump", "-xelf", architecture, str(library.resolve())], cwd=folder, check=True, stdout=-3)
+        for cubin in sorted(Path(folder).iterdir()):
+            for section in re.split(r"\n\.text\.", run("nvdisasm", "-c", str(cubin)))[1:]:
+                name, _, code = section.partition(":")
+                yield name, code.splitlines()
+
+
+def hottest_loop(code: list[str]) -> Counter[str]:
+    """Count the instructions of the smallest loop with the most multiply-adds."""
+    labels: dict[str, int] = {}
+    operations: list[str] = []
+    loops: list[Counter[str]] = []
+    for line in code:
+        if match := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[match[1]] = len(operations)
+        if match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?\s*([A-Z0-9_.]+)(.*)", line):
+            operations.append(match[1])
+            target = re.search(r"\.L_x_\d+", match[2])
+            if match[1].startswith("BRA") and target and target[0] in labels:
+                loops.append(Counter(operations[labels[target[0]] :]))
+    return max(loops, key=lambda loop: (sum(n for op, n in loop.items() if op.startswith("FFMA")), -loop.total()))
+
+
+def inner_loops(library: Path, architecture: str) -> str:
+    """Return what one kernel row of a lane takes, by kind of instruction."""
+    kinds = {
+        "float32": ("FFMA", "FADD", "FMUL"),
+        "8-byte loads": ("LDG.E.64",),
+        "shared loads": ("LDS",),
+        "shuffles": ("SHFL",),
+    }
+    rows = []
+    found = {
+        shown: hottest_loop(code)
+        for name, code in functions(library, architecture)
+        for shown, mangled in SHOWN.items()
+        if mangled in name
+    }
+    for shown in SHOWN:
+        loop = found[shown]
+        counts = [sum(n for op, n in loop.items() if op.startswith(prefixes)) for prefixes in kinds.values()]
+        narrow = sum(n for op, n in loop.items() if op.startswith(("LDG", "LDL", "STL"))) - counts[1]
+        share = f"{100 * counts[0] / loop.total():.0f} %"
+        rows.append([shown, str(loop.total()), *map(str, counts), str(narrow), f"{loop.total() / LANE_TAPS:.2f}", share])
+    head = ["kernel, K = 7, bfloat16", "instructions", *kinds, "other loads", "per tap and channel", "share of float32"]
+    return table(head, rows)
+
+
+def replace(document: str, name: str, text: str) -> str:
+    """Put ``text`` between the marks of a table."""
+    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    before, _, rest = document.partition(start)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"kernel_report: {DOCUMENT} has no place for the table '{name}'")
+    return before + start + text + end + after
+
+
+def main() -> None:
+    """Fill in the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", type=Path, metavar="LIBRARY", help="a libelsa_cuda.so")
+    parser.add_argument("--architecture", default="sm_90", help="whose code the table of inner loops shows")
+    arguments = parser.parse_args()
+    document = DOCUMENT.read_text()
+    for name, text in (
+        ("floors", floors()),
+        ("resources", resources(arguments.library)),
+        ("inner loops", inner_loops(arguments.library, arguments.architecture)),
+    ):
+        document = replace(document, name, text)
+    DOCUMENT.write_text(document)
+
+
+if __name__ == "__main__":
+    main()
