@@ -1,7 +1,8 @@
-# make demo      train ELSA-Swin on handwritten digits        make lint      ruff, mypy, clang-format
-# make test      the whole test suite                          make wheel     build a wheel into dist/
-# make format    let ruff and clang-format rewrite             make sanitize  the op tests under address and
-# make clean     remove what these made                                       undefined-behaviour sanitizers
+# make demo      train ELSA-Swin on handwritten digits        make wheel       build a wheel into dist/
+# make test      the whole test suite                          make cuda-wheel  one with CUDA kernels into dist/cuda/
+# make lint      ruff, mypy, clang-format                      make sanitize    the op tests under address and
+# make format    let ruff and clang-format rewrite                              undefined-behaviour sanitizers
+# make clean     remove what these made
 #
 # Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it.
 
@@ -13,8 +14,8 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 # CUDA kernels take minutes to compile: without a GPU, to run them on, they are left out unless asked for.
 ELSA_CUDA ?= $(if $(wildcard /dev/nvidia0),on,off)
-build_options := --no-build-isolation -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON -C cmake.define.ELSA_CUDA=$(ELSA_CUDA)
-native_options := $(build_options) -C build-dir=build/native
+build_options := --no-build-isolation -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
+native_options := $(build_options) -C build-dir=build/native -C cmake.define.ELSA_CUDA=$(ELSA_CUDA)
 sources := pyproject.toml CMakeLists.txt README.md LICENSE tests/emulation/CMakeLists.txt \
   $(shell find cmake include src python/elsa_ext -type f -not -name '*.pyc')
 native_sources := $(shell find include src tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -22,7 +23,7 @@ native_sources := $(shell find include src tests/emulation -name '*.h' -o -name 
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format wheel sanitize clean FORCE
+.PHONY: demo test lint format wheel cuda-wheel sanitize clean FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -47,13 +48,17 @@ wheel: $(VENV)/package.stamp
 	rm -rf dist
 	$(pip) wheel --no-deps $(native_options) -w dist .
 
+cuda-wheel: $(VENV)/package.stamp
+	rm -rf dist/cuda
+	$(pip) wheel --no-deps $(build_options) -C cmake.define.ELSA_CUDA=on -C build-dir=build/cuda -w dist/cuda .
+
 # A build of its own, imported before the one in .venv. Leaks are not looked for: the interpreter leaks by design.
 sanitizer_flags := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -g1
 sanitizer_library = $(shell $(CXX) -print-file-name=$(1))
 sanitize: $(VENV)/test.stamp
 	rm -rf build/sanitized
 	$(pip) install --no-deps --target build/sanitized --no-build-isolation \
-	  -C build-dir=build/sanitize -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
+	  -C build-dir=build/sanitize -C cmake.define.ELSA_CUDA=off -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
 	grep -q __asan_init build/sanitized/elsa_ext/libelsa_cpu.so
 	$(bin)/cmake --build build/sanitize --target elsa_emulated
 	PYTHONPATH=build/sanitized ELSA_EMULATED_LIBRARY=$(CURDIR)/build/sanitize/tests/emulation/libelsa_emulated.so ASAN_OPTIONS=detect_leaks=0 \

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import elsa_ext.models  # noqa: F401  (before timm, which it prepares)
+import elsa_ext.models
 import torch
 import torch.nn.functional as F
 from elsa_ext.nn import ELSA
@@ -242,7 +242,7 @@ def measure(batch: int, device: str, deadline: float) -> Iterator[dict[str, Any]
 
 
 def show(records: list[dict[str, Any]]) -> None:
-    """Print one line per op, shape, dtype and direction: ours, over the floor, and how many times longer rivals take."""
+    """Print a line per op, shape, dtype and direction: ours, over its floor, and how many times as long rivals take."""
     groups: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for record in records:
         key = tuple(record[name] for name in ("op", "shape", "dtype", "direction"))

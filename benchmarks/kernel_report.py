@@ -96,7 +96,7 @@ def resources(library: Path) -> str:
             key = (architecture, kind, f"K = {size[1]}" if size else "any K")
             groups.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
     rows = []
-    for (architecture, kind, size), numbers in sorted(groups.items(), key=lambda item: (item[0][:2], len(item[0][2]), item[0])):
+    for (architecture, kind, size), numbers in sorted(groups.items(), key=lambda item: (item[0][:2], len(item[0][2]))):
         registers, stacks = zip(*numbers, strict=True)
         local = sum(stack > 0 for stack in stacks)
         rows.append(
@@ -156,20 +156,21 @@ def inner_loops(library: Path, architecture: str) -> str:
         loop = found[shown]
         counts = [sum(n for op, n in loop.items() if op.startswith(prefixes)) for prefixes in kinds.values()]
         narrow = sum(n for op, n in loop.items() if op.startswith(("LDG", "LDL", "STL"))) - counts[1]
-        share = f"{100 * counts[0] / loop.total():.0f} %"
-        rows.append([shown, str(loop.total()), *map(str, counts), str(narrow), f"{loop.total() / LANE_TAPS:.2f}", share])
+        total = loop.total()
+        ratios = f"{total / LANE_TAPS:.2f}", f"{100 * counts[0] / total:.0f} %"
+        rows.append([shown, str(total), *map(str, counts), str(narrow), *ratios])
     head = ["kernel, K = 7, bfloat16", "instructions", *kinds, "other loads", "per tap and channel", "share of float32"]
     return table(head, rows)
 
 
 def replace(document: str, name: str, text: str) -> str:
     """Put ``text`` between the marks of a table."""
-    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = document.partition(start)
     _, mark, after = rest.partition(end)
     if not mark:
         raise SystemExit(f"kernel_report: {DOCUMENT} has no place for the table '{name}'")
-    return before + start + text + end + after
+    return before + start + text + "\n" + end + after
 
 
 def main() -> None:

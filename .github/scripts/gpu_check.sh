@@ -19,19 +19,18 @@ export PYTHONPATH=$PWD/build/gpu
 "$python" -m elsa_ext.cli info
 
 echo "== tests"
-export ELSA_REQUIRE_CUDA=1
-timeout 200 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" -x -p no:cacheprovider \
-  --ignore tests/ops/test_compile.py
+ELSA_REQUIRE_CUDA=1 timeout 220 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" \
+  -p no:cacheprovider
 
 echo "== compute-sanitizer"
-if command -v compute-sanitizer > /dev/null; then
+if compute-sanitizer --error-exitcode 1 "$python" -c 'import torch; torch.ones(1).cuda()' > build/probe.txt 2>&1; then
   for tool in memcheck racecheck; do
-    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-name-exclude kernel_substring=at:: \
-      "$python" .github/scripts/sanitize_gpu.py
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" .github/scripts/sanitize_gpu.py
   done
 else
-  echo "compute-sanitizer is not there: left out"
+  echo "LEFT OUT: compute-sanitizer is missing or does not run on this machine"
+  tail -n 3 build/probe.txt
 fi
 
 echo "== benchmark"
-"$python" benchmarks/gpu.py --seconds 150 "$out/$gpu-$(date -u +%Y%m%d).json"
+"$python" benchmarks/gpu.py --seconds 120 "$out/$gpu-$(date -u +%Y%m%d).json"

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import elsa_ext
 import pytest
 import torch
-from ops import backends
 from ops.cases import Case, GhostHead, HadamardAttention, channels_last, make, make_grad
 from ops.checks import call, evaluate
+
+from ops import backends
 
 CASES = [
     GhostHead(channels=64, kernel_size=7, height=14, width=15),
