@@ -50,9 +50,7 @@ __device__ void gather_taps(const float (&source)[slot_pixels + K - 1][lane_chan
 }
 
 template <typename T, int K, bool Vector, bool Mul, bool Add, bool Adjoint>
-__global__ void __launch_bounds__(gather_threads, !Vector  ? 2
-                                                  : K <= 7 ? 4
-                                                           : 3) ghost_head_gather(const GatherArguments<T> a) {
+__global__ void __launch_bounds__(gather_threads, Vector ? 3 : 2) ghost_head_gather(const GatherArguments<T> a) {
   constexpr int taps = K * K, radius = K / 2;
   float* attn = shared_memory<float>();
   float* mul = attn + taps * attn_pitch(gather_slots);

@@ -99,7 +99,7 @@ __device__ void unstage_attn_row(const Map<T>& attn, const Tiling& tiling, int64
   constexpr int row_elements = slot_pixels * K;
   for (int index = 0; index < reduce_slots; ++index) {
     const Slot slot = tiling.slot(tile, index);
-    for (int element = threadIdx.x % 32; slot.inside && element < row_elements; element += 32) {
+    for (int element = passing_thread() % 32; slot.inside && element < row_elements; element += 32) {
       const int pixel = element / K, j = element % K, column = slot.column + pixel * tiling.dilation;
       if (column < tiling.width) {
         *attn.at(sample, (head * K + i) * K + j, slot.row, column) =

@@ -17,7 +17,7 @@ template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps>
 __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
                            int first_row, float* to) {
   constexpr int row_elements = slot_pixels * K, steps = (row_elements + 31) / 32;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int thread = passing_thread(), warp = thread / 32, lane = thread % 32;
   for (int index = warp; index < Slots; index += Warps) {
     const Slot slot = tiling.slot(tile, index);
     const T* pixels = attn.at(sample, head * K * K, slot.inside ? slot.row : 0, slot.inside ? slot.column : 0);
@@ -60,7 +60,7 @@ struct Matrix {
 template <typename T, int K, bool Adjoint, int Threads>
 __device__ void stage_matrix(const Matrix<T>& matrix, int64_t sample, int64_t first_channel, int count, float* to) {
   constexpr int taps = K * K;
-  for (int element = threadIdx.x; element < taps * slot_channels; element += Threads) {
+  for (int element = passing_thread(); element < taps * slot_channels; element += Threads) {
     const int channel = element / taps, tap = element % taps;
     const int64_t from = sample * matrix.batch_stride + (first_channel + channel) * taps + tap;
     to[(Adjoint ? taps - 1 - tap : tap) * slot_channels + channel] = channel < count ? matrix.at(from) : 0;

@@ -37,7 +37,7 @@ constexpr size_t conv_shared_bytes = size_t(K * K) * weight_pitch * sizeof(float
 template <typename T, int K, bool Adjoint>
 __device__ void stage_weights(const ConvArguments<T>& a, int first_channel, int block, float* to) {
   constexpr int taps = K * K;
-  for (int element = threadIdx.x; element < taps * lane_channels * slot_channels; element += conv_threads) {
+  for (int element = passing_thread(); element < taps * lane_channels * slot_channels; element += conv_threads) {
     const int tap = element % taps, in = element / taps % lane_channels, out = element / taps / lane_channels;
     const int channel = first_channel + out, other = block * lane_channels + in;
     float weight = 0;

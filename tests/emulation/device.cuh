@@ -55,6 +55,8 @@ uint64_t exchange(uint64_t given, int mask);
 #define blockIdx (::elsa::cuda::emulation::block_index)
 #define gridDim (::elsa::cuda::emulation::grid_size)
 
+inline int passing_thread() { return int(threadIdx.x); }
+
 inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
 inline float __shfl_xor_sync(unsigned, float given, int mask) {

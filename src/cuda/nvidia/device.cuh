@@ -56,6 +56,14 @@ __device__ inline void unpack(const Words<float16>& words, float (&to)[lane_chan
   }
 }
 
+// threadIdx.x for what is done once in a while: the compiler cannot keep what it computes from it in registers, which
+// the inner loops need.
+__device__ inline int passing_thread() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 // The block's dynamic shared memory.
 template <typename T>
 __device__ T* shared_memory() {
