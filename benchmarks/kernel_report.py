@@ -122,7 +122,7 @@ def functions(library: Path, architecture: str) -> Iterator[tuple[str, list[str]
 
 
 def hottest_loop(code: list[str]) -> Counter[str]:
-    """Count the instructions of the smallest loop with the most multiply-adds."""
+    """Count the instructions of the loop over kernel rows: that which is densest in multiply-adds."""
     labels: dict[str, int] = {}
     operations: list[str] = []
     loops: list[Counter[str]] = []
@@ -134,7 +134,7 @@ def hottest_loop(code: list[str]) -> Counter[str]:
             target = re.search(r"\.L_x_\d+", match[2])
             if match[1].startswith("BRA") and target and target[0] in labels:
                 loops.append(Counter(operations[labels[target[0]] :]))
-    return max(loops, key=lambda loop: (sum(n for op, n in loop.items() if op.startswith("FFMA")), -loop.total()))
+    return max(loops, key=lambda loop: loop["FFMA"] / loop.total())
 
 
 def inner_loops(library: Path, architecture: str) -> str:
