@@ -20,7 +20,7 @@ def status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         if library:
             (tmp_path / "libelsa_cuda.so").write_text("not a library")
         monkeypatch.setattr(_library, "_FOLDER", tmp_path)
-        monkeypatch.setattr(_library._C, "build_info", lambda: {"CUDA kernels": built})
+        monkeypatch.setattr(_library._C, "cuda_build", built)
         monkeypatch.setattr(torch.version, "cuda", torch_cuda)
         return _library._load_cuda()
 

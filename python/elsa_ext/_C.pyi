@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+cuda_build: str
+
 def build_info() -> dict[str, str]: ...
 
 class reference:

@@ -13,13 +13,12 @@ CPU_LIBRARY = next(_FOLDER.glob("libelsa_cpu.*"))
 def _load_cuda() -> str:
     """Load the CUDA kernels if this torch can use them, and return what came of it."""
     library = next(_FOLDER.glob("libelsa_cuda.*"), None)
-    built = _C.build_info()["CUDA kernels"]
     if library is None:
-        reason = built.removeprefix("none: ")
+        reason = _C.cuda_build.removeprefix("none: ")
         return f"elsa_ext was built without CUDA kernels ({reason}); build it again with nvcc on PATH and ELSA_CUDA=on"
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was built without CUDA"
-    built_for, here = built.split()[1].split(".")[0], torch.version.cuda.split(".")[0]
+    built_for, here = _C.cuda_build.split()[1].split(".")[0], torch.version.cuda.split(".")[0]
     if built_for != here:
         return (
             f"the CUDA kernels of elsa_ext were built for CUDA {built_for} and torch for CUDA {here}; install an "

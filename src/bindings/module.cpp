@@ -111,6 +111,7 @@ std::map<std::string, std::string> build_info() {
 
 PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info);
+  module.attr("cuda_build") = ELSA_CUDA_BUILD;
   auto reference = module.def_submodule("reference");
   reference.def("ghost_head", &ghost_head);
   reference.def("ghost_head_backward", &ghost_head_backward);

@@ -12,7 +12,7 @@ namespace elsa::cuda {
 template <int K>
 void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
   const int64_t head_channels = op.shape.head_channels();
-  const Tiling tiling(int(op.out.height), int(op.out.width), int(op.shape.dilation), gather_slots,
+  const Tiling tiling(int(op.out.height), int(op.out.width), int(op.shape.dilation), gather_slots<K>,
                       slots_across(op.source));
   const int64_t head_blocks = (head_channels + slot_channels - 1) / slot_channels;
   const int64_t rows = op.shape.heads * head_blocks;
@@ -30,7 +30,7 @@ void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
           choose(op.adjoint, [&](auto adjoint) {
             constexpr size_t shared = gather_shared_floats<K, mul.value, add.value>() * sizeof(float);
             launch("ghost_head", ghost_head_gather<T, K, vector.value, mul.value, add.value, adjoint.value>,
-                   {columns, rows, 1, gather_threads, shared}, stream, arguments);
+                   {columns, rows, 1, gather_threads<K>, shared}, stream, arguments);
           });
         });
       });

@@ -8,8 +8,11 @@
 
 namespace elsa::cuda {
 
-constexpr int gather_threads = 128;
-constexpr int gather_slots = gather_threads / slot_lanes;
+// Threads of a block. The attention of their slots has to fit beside the matrices: in 99 KiB on the smallest devices.
+template <int K>
+constexpr int gather_threads = K <= 11 ? 128 : 64;
+template <int K>
+constexpr int gather_slots = gather_threads<K> / slot_lanes;
 
 template <typename T>
 struct GatherArguments {
@@ -22,7 +25,7 @@ struct GatherArguments {
 
 template <int K, bool Mul, bool Add>
 constexpr size_t gather_shared_floats() {
-  return size_t(K * K) * (attn_pitch(gather_slots) + (int(Mul) + int(Add)) * slot_channels);
+  return size_t(K * K) * (attn_pitch(gather_slots<K>) + (int(Mul) + int(Add)) * slot_channels);
 }
 
 // Add a row of taps to the lane's sums.
@@ -32,8 +35,8 @@ __device__ void gather_taps(const float (&source)[slot_pixels + K - 1][lane_chan
 #pragma unroll
   for (int j = 0; j < K; ++j) {
     float map[2][lane_channels], scale[lane_channels], shift[lane_channels];
-    load_shared(attn + j * attn_pitch(gather_slots), map[0]);
-    load_shared(attn + j * attn_pitch(gather_slots) + lane_channels, map[1]);
+    load_shared(attn + j * attn_pitch(gather_slots<K>), map[0]);
+    load_shared(attn + j * attn_pitch(gather_slots<K>) + lane_channels, map[1]);
     if constexpr (Mul) load_shared(mul + j * slot_channels, scale);
     if constexpr (Add) load_shared(add + j * slot_channels, shift);
 #pragma unroll
@@ -50,15 +53,15 @@ __device__ void gather_taps(const float (&source)[slot_pixels + K - 1][lane_chan
 }
 
 template <typename T, int K, bool Vector, bool Mul, bool Add, bool Adjoint>
-__global__ void __launch_bounds__(gather_threads, Vector ? 3 : 2) ghost_head_gather(const GatherArguments<T> a) {
+__global__ void __launch_bounds__(gather_threads<K>, Vector ? 3 : 2) ghost_head_gather(const GatherArguments<T> a) {
   constexpr int taps = K * K, radius = K / 2;
   float* attn = shared_memory<float>();
-  float* mul = attn + taps * attn_pitch(gather_slots);
+  float* mul = attn + taps * attn_pitch(gather_slots<K>);
   float* add = mul + (Mul ? taps * slot_channels : 0);
 
   // Where channels lie side by side so do the lanes of a slot; elsewhere neighbouring lanes take neighbouring slots.
-  const int lane = Vector ? threadIdx.x % slot_lanes : threadIdx.x / gather_slots;
-  const int index = Vector ? threadIdx.x / slot_lanes : threadIdx.x % gather_slots;
+  const int lane = Vector ? threadIdx.x % slot_lanes : threadIdx.x / gather_slots<K>;
+  const int index = Vector ? threadIdx.x / slot_lanes : threadIdx.x % gather_slots<K>;
   const int head = blockIdx.y / a.head_blocks, first = blockIdx.y % a.head_blocks * slot_channels;
   const int64_t first_channel = int64_t(head) * a.head_channels + first;
   const int count = a.head_channels - first, lane_count = count - lane * lane_channels;
@@ -69,11 +72,12 @@ __global__ void __launch_bounds__(gather_threads, Vector ? 3 : 2) ghost_head_gat
     const int sample = unit / a.tiling.tiles, tile = unit % a.tiling.tiles;
     __syncthreads();
     if (staged_sample < 0 || (sample != staged_sample && (a.mul.batch_stride | a.add.batch_stride) != 0)) {
-      if constexpr (Mul) stage_matrix<T, K, Adjoint, gather_threads>(a.mul, sample, first_channel, count, mul);
-      if constexpr (Add) stage_matrix<T, K, Adjoint, gather_threads>(a.add, sample, first_channel, count, add);
+      if constexpr (Mul) stage_matrix<T, K, Adjoint, gather_threads<K>>(a.mul, sample, first_channel, count, mul);
+      if constexpr (Add) stage_matrix<T, K, Adjoint, gather_threads<K>>(a.add, sample, first_channel, count, add);
       staged_sample = sample;
     }
-    stage_attn<T, K, K, Adjoint, gather_slots, gather_threads / 32>(a.attn, a.tiling, sample, tile, head, 0, attn);
+    stage_attn<T, K, K, Adjoint, gather_slots<K>, gather_threads<K> / 32>(a.attn, a.tiling, sample, tile, head, 0,
+                                                                          attn);
     __syncthreads();
 
     const Slot slot = a.tiling.slot(tile, index);
@@ -89,7 +93,7 @@ __global__ void __launch_bounds__(gather_threads, Vector ? 3 : 2) ghost_head_gat
       float source[slot_pixels + K - 1][lane_channels];
       load_row<T, Vector>(a.source.at(sample, channel, row, left), step, a.source.channel_stride, lane_count, inside,
                           source);
-      gather_taps<K, Mul, Add>(source, attn + i * K * attn_pitch(gather_slots) + index * padded_pixels,
+      gather_taps<K, Mul, Add>(source, attn + i * K * attn_pitch(gather_slots<K>) + index * padded_pixels,
                                mul + i * K * slot_channels + lane * lane_channels,
                                add + i * K * slot_channels + lane * lane_channels, sum);
     }
