@@ -1,6 +1,7 @@
 """The implementations that the tests run on."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -47,8 +48,10 @@ def emulated_kernels() -> Iterator[None]:
     """Let the CUDA kernels, run on the CPU, answer what the CPU kernels answer otherwise."""
     torch.ops.load_library(os.environ["ELSA_EMULATED_LIBRARY"])
     library = torch.library.Library("elsa", "IMPL")
-    for op in EMULATED_OPS:
-        library.impl(op, getattr(torch.ops.elsa_emulated, op).default, "CPU", allow_override=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # torch before 2.13
+        for op in EMULATED_OPS:
+            library.impl(op, getattr(torch.ops.elsa_emulated, op).default, "CPU", allow_override=True)
     try:
         yield
     finally:
