@@ -52,12 +52,14 @@ struct KernelSizeList {
 using KernelSizes = KernelSizeList<ELSA_KERNEL_SIZES>;
 
 // Whether the kernels with a compile-time K may take a call: stride 1, sums in float32, 32 bits for every row and
-// column, also outside the map, and for the number of pixels, and few enough channels for the rows of a grid.
+// column, also outside the map, and for the number of pixels, few enough channels for the rows of a grid, and few
+// enough columns for Tiling's reciprocal.
 template <typename Shape>
 bool is_plain(const Shape& shape, DType dtype) {
-  constexpr int64_t most_rows = 1 << 24, most_pixels = 1 << 30, most_grid_rows = 65535;
-  return shape.stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_rows &&
-         shape.batch <= most_pixels / (shape.height * shape.width) && shape.channels <= most_grid_rows;
+  constexpr int64_t most_rows = 1 << 24, most_columns = 1 << 18, most_pixels = 1 << 30, most_grid_rows = 65535;
+  return shape.stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
+         shape.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
+         shape.channels <= most_grid_rows;
 }
 
 // Blocks of `threads` threads for kernels with a loop over `elements`.

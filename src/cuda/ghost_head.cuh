@@ -28,9 +28,9 @@ void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
       choose(op.mul.data != nullptr, [&](auto mul) {
         choose(op.add.data != nullptr, [&](auto add) {
           choose(op.adjoint, [&](auto adjoint) {
-            constexpr size_t shared = gather_shared_floats<K, mul.value, add.value>() * sizeof(float);
             launch("ghost_head", ghost_head_gather<T, K, vector.value, mul.value, add.value, adjoint.value>,
-                   {columns, rows, 1, gather_threads<K>, shared}, stream, arguments);
+                   {columns, rows, 1, gather_threads<K>, gather_shared_bytes<T, K, mul.value, add.value>}, stream,
+                   arguments);
           });
         });
       });

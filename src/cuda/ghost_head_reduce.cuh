@@ -169,10 +169,10 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
         float grad[slot_pixels][lane_channels], value[slot_pixels + K - 1][lane_channels];
         load_row<T, Vector>(
             a.grad.at(sample, head_channel + first, slot.row, slot.column), grad_step, a.grad.channel_stride, count,
-            pixels ? columns_inside<slot_pixels>(slot.column, a.tiling.dilation, a.tiling.width) : 0, grad);
+            pixels ? columns_inside(slot, 0) : 0, grad);
         load_row<T, Vector>(
             a.value.at(sample, head_channel + first, row, left), value_step, a.value.channel_stride, count,
-            source ? columns_inside<slot_pixels + K - 1>(left, a.tiling.dilation, a.tiling.width) : 0, value);
+            source ? columns_inside(slot, -radius) : 0, value);
         reduce_taps<K, Want>(value, grad, row_map + index * padded_pixels, block == 0,
                              mul + (i < K ? i : 0) * K * slot_channels + lane * lane_channels, lane, sum_mul, sum_add);
       }

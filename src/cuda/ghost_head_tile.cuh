@@ -11,34 +11,44 @@ constexpr int padded_pixels = 8;
 // taps of a pixel, or four pixels of eight taps, lie in different banks.
 __device__ __host__ constexpr int attn_pitch(int slots) { return slots * padded_pixels + padded_pixels; }
 
-// Copy to shared memory what each pixel of the tile multiplies `Rows` rows of its taps with: its own attention; or, in
-// the adjoint, that of the pixel at each tap, for the opposite tap.
-template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps>
+// Call store(row, column, slot, pixel, attn) with what each pixel of the tile multiplies `Rows` rows of its taps with:
+// its own attention; or, in the adjoint, that of the pixel at each tap, for the opposite tap.
+template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps, typename Store>
 __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
-                           int first_row, float* to) {
-  constexpr int row_elements = slot_pixels * K, steps = (row_elements + 31) / 32;
-  const int thread = passing_thread(), warp = thread / 32, lane = thread % 32;
-  for (int index = warp; index < Slots; index += Warps) {
+                           int first_row, const Store& store) {
+  // Neighbouring lanes read neighbouring taps of a row of a slot's pixels; what is left over repeats the last.
+  constexpr int row_elements = slot_pixels * K, steps = (row_elements + 31) / 32, radius = K / 2;
+  const int64_t next_row = (Adjoint ? tiling.dilation * attn.row_stride : 0) + (Adjoint ? -K : K) * attn.channel_stride;
+  const int thread = passing_thread();
+#pragma unroll 1
+  for (int index = thread / 32; index < Slots; index += Warps) {
     const Slot slot = tiling.slot(tile, index);
-    const T* pixels = attn.at(sample, head * K * K, slot.inside ? slot.row : 0, slot.inside ? slot.column : 0);
-    // A row of taps of the slot's pixels at a time: neighbouring lanes read neighbouring taps.
-#pragma unroll(K <= 7 ? Rows : 1)
-    for (int r = 0; r < Rows; ++r) {
-      const int i = first_row + r, row = (Adjoint ? i - K / 2 : 0) * tiling.dilation;
-      const bool row_inside = slot.inside && i < K && within(slot.row + row, tiling.height);
 #pragma unroll
-      for (int step = 0; step < steps; ++step) {
-        const int element = step * 32 + lane, pixel = element / K, j = element % K;
-        const int column = (Adjoint ? pixel + j - K / 2 : pixel) * tiling.dilation;
-        const int tap = Adjoint ? (K - 1 - i) * K + K - 1 - j : i * K + j;
-        if (element < row_elements) {
-          const bool inside = row_inside && within(slot.column + column, tiling.width);
-          const T* from = pixels + row * attn.row_stride + column * attn.column_stride + tap * attn.channel_stride;
-          to[(r * K + j) * attn_pitch(Slots) + index * padded_pixels + pixel] = inside ? widened(*from) : 0;
-        }
+    for (int step = 0; step < steps; ++step) {
+      const int element = step * 32 + thread % 32 < row_elements ? step * 32 + thread % 32 : row_elements - 1;
+      const int pixel = element / K, j = element % K, tap = first_row * K + j;
+      const int position = Adjoint ? pixel + j - radius : pixel;
+      const int first = slot.row + (Adjoint ? first_row - radius : 0) * tiling.dilation;
+      const bool inside = slot.inside && within(slot.position + position, slot.columns);
+      const T* from = attn.at(sample, head * K * K + (Adjoint ? K * K - 1 - tap : tap), first,
+                              slot.column + position * tiling.dilation);
+#pragma unroll(K <= 7 ? Rows : 1)
+      for (int r = 0; r < Rows; ++r, from += next_row) {
+        const bool row_inside = first_row + r < K && (!Adjoint || within(first + r * tiling.dilation, tiling.height));
+        store(r, j, index, pixel, inside && row_inside ? *from : T());
       }
     }
   }
+}
+
+// Copy it to shared memory as float32.
+template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps>
+__device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
+                           int first_row, float* to) {
+  stage_attn<T, K, Rows, Adjoint, Slots, Warps>(
+      attn, tiling, sample, tile, head, first_row, [&](int row, int column, int slot, int pixel, T number) {
+        to[(row * K + column) * attn_pitch(Slots) + slot * padded_pixels + pixel] = widened(number);
+      });
 }
 
 // A ghost matrix on the device: float32 or of the maps' type.

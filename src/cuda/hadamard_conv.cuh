@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(conv_threads, !Vector || K > 7 ? 2
     const Slot slot = a.tiling.slot(unit % a.tiling.tiles, index);
     const bool works = slot.inside && channel < a.channels;
     const int left = slot.column - radius * a.tiling.dilation;
-    const uint32_t inside = columns_inside<slot_pixels + K - 1>(left, a.tiling.dilation, a.tiling.width);
+    const uint32_t inside = columns_inside(slot, -radius);
     float sum[slot_pixels][lane_channels] = {};
     for (int block = 0; block < blocks; ++block) {
       if (!staged || blocks > 1) {

@@ -53,10 +53,10 @@ __global__ void __launch_bounds__(32 * weight_rows<K>, 1)
       if (!slot.inside || channel >= a.channels || i >= K) continue;
       float grad[slot_pixels][lane_channels], source[slot_pixels + taps - 1][lane_channels];
       load_row<T, true>(a.grad.at(sample, channel, slot.row, slot.column), grad_step, 1, lane_channels,
-                        columns_inside<slot_pixels>(slot.column, a.tiling.dilation, a.tiling.width), grad);
+                        columns_inside(slot, 0), grad);
       const int row = slot.row + (i - radius) * a.tiling.dilation;
       const int left = slot.column + (first_tap - radius) * a.tiling.dilation;
-      const uint32_t inside = columns_inside<slot_pixels + taps - 1>(left, a.tiling.dilation, a.tiling.width);
+      const uint32_t inside = columns_inside(slot, first_tap - radius);
       load_products<T, Vector>(a, sample, in_channel, row, left, within(row, a.tiling.height) ? inside : 0, source);
 #pragma unroll
       for (int p = 0; p < slot_pixels; ++p) {

@@ -41,19 +41,25 @@ struct Map {
   }
 };
 
-// Where a slot's first pixel is.
+// Where a slot's first pixel is; and in its residue's columns, of which there are `columns`, the `position`-th.
 struct Slot {
-  int row, column;
+  int row, column, position, columns;
   bool inside;
 };
 
 // A map as tiles of `down` rows of `1 << log_across` slots. The slots of a row take its columns residue by residue
 // modulo the dilation.
 struct Tiling {
-  int height, width, dilation, residue_slots, row_slots, log_across, down, tiles_across, tiles;
+  int height, width, dilation, residue_columns, longer_residues, residue_slots, row_slots, log_across, down, tiles_across;
+  int tiles;
+  uint64_t reciprocal;  // 2³² / residue_slots, rounded up: exact for the widths that is_plain lets through
 
   Tiling(int map_height, int map_width, int map_dilation, int tile_slots, int most_across)
-      : height(map_height), width(map_width), dilation(map_dilation) {
+      : height(map_height),
+        width(map_width),
+        dilation(map_dilation),
+        residue_columns(map_width / map_dilation),
+        longer_residues(map_width % map_dilation) {
     const auto divide_up = [](int dividend, int divisor) { return (dividend + divisor - 1) / divisor; };
     residue_slots = divide_up(divide_up(width, dilation), slot_pixels);
     row_slots = residue_slots * (dilation < width ? dilation : width);
@@ -62,28 +68,26 @@ struct Tiling {
     down = tile_slots >> log_across;
     tiles_across = divide_up(row_slots, 1 << log_across);
     tiles = tiles_across * divide_up(height, down);
+    reciprocal = ((uint64_t(1) << 32) + residue_slots - 1) / residue_slots;
   }
 
   __device__ Slot slot(int tile, int index) const {
     const int across = 1 << log_across;
     const int row = tile / tiles_across * down + (index >> log_across);
-    const int position = tile % tiles_across * across + (index & (across - 1));
-    const int column = position / residue_slots + position % residue_slots * slot_pixels * dilation;
-    return {row, column, row < height && position < row_slots};
+    const int number = tile % tiles_across * across + (index & (across - 1));
+    const int residue = int(number * reciprocal >> 32), position = (number - residue * residue_slots) * slot_pixels;
+    const int columns = residue_columns + (residue < longer_residues);
+    return {row, residue + position * dilation, position, columns, row < height && number < row_slots};
   }
 };
 
 __device__ inline bool within(int position, int extent) { return unsigned(position) < unsigned(extent); }
 
-// Bit k: whether the pixel k dilations to the right of `column` is in the map.
-template <int Count>
-__device__ uint32_t columns_inside(int column, int dilation, int width) {
-  uint32_t bits = 0;
-#pragma unroll
-  for (int k = 0; k < Count; ++k) {
-    bits |= uint32_t(within(column + k * dilation, width)) << k;
-  }
-  return bits;
+// Bit k: whether the pixel `first + k` dilations to the right of the slot's first is in the map.
+__device__ inline uint32_t columns_inside(const Slot& slot, int first) {
+  const int outside = -(slot.position + first), end = slot.columns + outside;
+  const auto below = [](int bit) { return (1u << (bit < 0 ? 0 : bit < 31 ? bit : 31)) - 1; };
+  return slot.inside ? below(end) & ~below(outside) : 0;
 }
 
 template <typename T, bool Vector>
@@ -104,23 +108,34 @@ __device__ void store_channels(const float (&from)[lane_channels], T* to, int64_
 // Load a lane's channels, `count` of which exist, of `Count` pixels that are `step` bytes apart; zeros for pixels whose
 // bit of `inside` is not set. Vector says that channels lie side by side and all exist.
 template <typename T, bool Vector, int Count>
-__device__ void load_row(const T* from, int64_t step, int64_t channel_stride, int count, uint32_t inside,
-                         float (&to)[Count][lane_channels]) {
+__device__ void load_words(const T* from, int64_t step, int64_t channel_stride, int count, uint32_t inside,
+                           Words<T> (&to)[Count]) {
   const char* pixel = reinterpret_cast<const char*>(from);
 #pragma unroll
   for (int k = 0; k < Count; ++k, pixel += step) {
     const bool load = inside >> k & 1;
     if constexpr (Vector) {
-      Words<T> words{};
-      if (load) words = *reinterpret_cast<const Words<T>*>(pixel);
-      unpack(words, to[k]);
+      to[k] = Words<T>{};
+      if (load) to[k] = *reinterpret_cast<const Words<T>*>(pixel);
     } else {
+      Channels<T> channels;
 #pragma unroll
       for (int c = 0; c < lane_channels; ++c) {
-        to[k][c] = load && c < count ? widened(reinterpret_cast<const T*>(pixel)[c * channel_stride]) : 0;
+        channels.data[c] = load && c < count ? reinterpret_cast<const T*>(pixel)[c * channel_stride] : T();
       }
+      to[k] = __builtin_bit_cast(Words<T>, channels);
     }
   }
+}
+
+// The same as float32.
+template <typename T, bool Vector, int Count>
+__device__ void load_row(const T* from, int64_t step, int64_t channel_stride, int count, uint32_t inside,
+                         float (&to)[Count][lane_channels]) {
+  Words<T> words[Count];
+  load_words<T, Vector>(from, step, channel_stride, count, inside, words);
+#pragma unroll
+  for (int k = 0; k < Count; ++k) unpack(words[k], to[k]);
 }
 
 __device__ inline void load_shared(const float* from, float (&to)[lane_channels]) {

@@ -12,4 +12,8 @@ struct alignas(lane_channels * sizeof(T)) Words {
   uint32_t data[lane_channels * sizeof(T) / sizeof(uint32_t)];
 };
 
+// Whether the matrix units take T. They multiply exactly, and sum in float32.
+template <typename T>
+constexpr bool matrix_units_take = sizeof(T) == 2;
+
 }  // namespace elsa::cuda

@@ -5,9 +5,9 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <array>
 #include <bit>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 
 #include "../../src/cuda/words.cuh"
@@ -46,8 +46,9 @@ unsigned char* shared_memory();
 void wait_for_block();
 void wait_for_warp();
 
-// What the lane `lane ^ mask` of the warp gives.
-uint64_t exchange(uint64_t given, int mask);
+// What each lane of the warp gives. All lanes must call.
+using Given = std::array<uint64_t, 6>;
+std::array<const Given*, 32> give(const Given& given);
 
 }  // namespace emulation
 
@@ -59,11 +60,18 @@ inline int passing_thread() { return int(threadIdx.x); }
 
 inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
-inline float __shfl_xor_sync(unsigned, float given, int mask) {
-  return std::bit_cast<float>(uint32_t(emulation::exchange(std::bit_cast<uint32_t>(given), mask)));
-}
 inline double __shfl_xor_sync(unsigned, double given, int mask) {
-  return std::bit_cast<double>(emulation::exchange(std::bit_cast<uint64_t>(given), mask));
+  return std::bit_cast<double>((*emulation::give({std::bit_cast<uint64_t>(given)})[threadIdx.x % 32 ^ mask])[0]);
+}
+inline float __shfl_xor_sync(unsigned all, float given, int mask) {
+  return float(__shfl_xor_sync(all, double(given), mask));
+}
+
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
+  const uint64_t bytes = uint64_t(high) << 32 | low;
+  uint32_t chosen = 0;
+  for (int byte = 0; byte < 4; ++byte) chosen |= uint32_t(bytes >> 8 * (selector >> 4 * byte & 7) & 0xff) << 8 * byte;
+  return chosen;
 }
 
 using bfloat16 = torch::headeronly::BFloat16;
@@ -83,10 +91,35 @@ T rounded(Accumulator<T> number) {
 }
 
 template <typename T>
+void unpack(uint32_t word, float& lower, float& upper) {
+  const auto numbers = std::bit_cast<std::array<T, 2>>(word);
+  lower = widened(numbers[0]), upper = widened(numbers[1]);
+}
+
+template <typename T>
 void unpack(const Words<T>& words, float (&to)[lane_channels]) {
-  T numbers[lane_channels];
-  std::memcpy(numbers, words.data, sizeof numbers);
+  const auto numbers = std::bit_cast<std::array<T, lane_channels>>(words);
   for (int c = 0; c < lane_channels; ++c) to[c] = widened(numbers[c]);
+}
+
+// See the other version of this header for which lane has what.
+template <typename T>
+void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
+  const auto given = emulation::give({left[0], left[1], left[2], left[3], right[0], right[1]});
+  const auto half = [](uint32_t word, int number) {
+    float numbers[2];
+    unpack<T>(word, numbers[0], numbers[1]);
+    return numbers[number];
+  };
+  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+  for (int s = 0; s < 4; ++s) {
+    const int row = group + s / 2 * 8, column = 2 * pair + s % 2;
+    for (int k = 0; k < 16; ++k) {
+      const int holder = k % 8 / 2;
+      const uint32_t a = (*given[row % 8 * 4 + holder])[row / 8 + k / 8 * 2], b = (*given[column * 4 + holder])[4 + k / 8];
+      sum[s] += half(a, k % 2) * half(b, k % 2);
+    }
+  }
 }
 
 template <typename T>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <device.cuh>
 #include <memory>
 #include <numeric>
@@ -32,12 +33,13 @@ struct Fiber {
   State state;
   bool started;
   Place place;
-  unsigned exchanges;
-  uint64_t given[2];
+  unsigned gifts;
+  Given given[2];
 };
 
 std::vector<Fiber> fibers;  // kept from launch to launch, for their stacks
 int threads, current;
+bool lanes_missing;  // where all of a warp must call
 Place scheduler;
 const std::function<void()>* body;
 std::unique_ptr<unsigned char[]> shared;
@@ -89,10 +91,11 @@ bool release(int first, int last, State state) {
 }
 
 void run_block() {
+  lanes_missing = false;
   for (int t = 0; t < threads; ++t) {
     fibers[t].state = State::ready;
     fibers[t].started = false;
-    fibers[t].exchanges = 0;
+    fibers[t].gifts = 0;
   }
   const std::vector<int64_t> turns = in_order(threads);
   for (bool go_on = true; go_on;) {
@@ -110,6 +113,7 @@ void run_block() {
   for (int t = 0; t < threads; ++t) {
     if (fibers[t].state != State::ended) throw std::runtime_error("emulation: threads wait at different barriers");
   }
+  if (lanes_missing) throw std::runtime_error("emulation: not all lanes of a warp took part in an exchange");
 }
 
 void wait(State state) {
@@ -126,13 +130,18 @@ void wait_for_block() { wait(State::waiting_for_block); }
 
 void wait_for_warp() { wait(State::waiting_for_warp); }
 
-uint64_t exchange(uint64_t given, int mask) {
+std::array<const Given*, 32> give(const Given& given) {
   Fiber& fiber = fibers[current];
   // Two in turn: no thread gives a second time before all have taken.
-  const int turn = fiber.exchanges++ % 2, other = current ^ mask;
+  const int turn = fiber.gifts++ % 2, first = current / warp_size * warp_size;
   fiber.given[turn] = given;
   wait_for_warp();
-  return fibers[other].given[turn];
+  std::array<const Given*, warp_size> all;
+  for (int lane = 0; lane < warp_size; ++lane) {
+    lanes_missing |= fibers[first + lane].gifts < fiber.gifts;
+    all[lane] = &fibers[first + lane].given[turn];
+  }
+  return all;
 }
 
 void run(const Grid& grid, const std::function<void()>& thread) {

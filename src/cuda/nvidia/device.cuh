@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "../words.cuh"
 
@@ -39,20 +40,42 @@ __device__ inline float16 rounded<float16>(float number) {
   return __float2half_rn(number);
 }
 
-__device__ inline void unpack(const Words<float>& words, float (&to)[lane_channels]) {
-  for (int c = 0; c < lane_channels; ++c) to[c] = __uint_as_float(words.data[c]);
-}
 // bfloat16 is the upper half of float32.
-__device__ inline void unpack(const Words<bfloat16>& words, float (&to)[lane_channels]) {
-  for (int c = 0; c < lane_channels; c += 2) {
-    to[c] = __uint_as_float(words.data[c / 2] << 16);
-    to[c + 1] = __uint_as_float(words.data[c / 2] & 0xffff0000);
+template <typename T>
+__device__ void unpack(uint32_t word, float& lower, float& upper) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    lower = __uint_as_float(word << 16), upper = __uint_as_float(word & 0xffff0000);
+  } else {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&word));
+    lower = pair.x, upper = pair.y;
   }
 }
-__device__ inline void unpack(const Words<float16>& words, float (&to)[lane_channels]) {
-  for (int c = 0; c < lane_channels; c += 2) {
-    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words.data[c / 2]));
-    to[c] = pair.x, to[c + 1] = pair.y;
+
+template <typename T>
+__device__ void unpack(const Words<T>& words, float (&to)[lane_channels]) {
+  if constexpr (std::is_same_v<T, float>) {
+    for (int c = 0; c < lane_channels; ++c) to[c] = __uint_as_float(words.data[c]);
+  } else {
+    for (int c = 0; c < lane_channels; c += 2) unpack<T>(words.data[c / 2], to[c], to[c + 1]);
+  }
+}
+
+// Add the product of a 16 × 16 matrix and a 16 × 8 matrix to a 16 × 8 matrix of sums, all three spread over a warp; all
+// its lanes must call. Of lane 4·g + t, words of two numbers, the lower half first:
+//   left[0]  row g,     columns 2t, 2t+1      right[0]  rows 2t, 2t+1 of column g      sum[0], sum[1]  row g, columns 2t, 2t+1
+//   left[1]  row g + 8, columns 2t, 2t+1      right[1]  rows 2t+8, 2t+9 of column g    sum[2], sum[3]  row g + 8, the same
+//   left[2]  row g,     columns 2t+8, 2t+9
+//   left[3]  row g + 8, columns 2t+8, 2t+9
+template <typename T>
+__device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  } else {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
   }
 }
 
