@@ -1,11 +1,12 @@
 // ghost_head on the matrix units: what attention alone does, for 16-bit types. The products are exact and the sums are
 // float32, as everywhere; only the order of the sums is another.
 //
-// Within a row the taps are a band: out[channel][pixel] = Σ_source value[channel][source] · attn[source − pixel][pixel].
-// Two neighbouring pixels need K + 1 sources. A product of add_product takes two pixels of each of a warp's four slots,
-// as its eight columns, and four sources of each slot, as its sixteen rows, with zeros where the slots differ. Thus
-// lane 4·g + t gives 4 channels of the sources of slot t and gets the sums of these channels and of the pixels of slot
-// t, as it would without the matrix units; what it gives of attention is that of one pixel, or zeros.
+// Within a row the taps are a band: out[channel][pixel] = Σ_source value[channel][source] · attn[source −
+// pixel][pixel]. Two neighbouring pixels need K + 1 sources. A product of add_product takes two pixels of each of a
+// warp's four slots, as its eight columns, and four sources of each slot, as its sixteen rows, with zeros where the
+// slots differ. Thus lane 4·g + t gives 4 channels of the sources of slot t and gets the sums of these channels and of
+// the pixels of slot t, as it would without the matrix units; what it gives of attention is that of one pixel, or
+// zeros.
 #pragma once
 
 #include "ghost_head_tile.cuh"
@@ -79,7 +80,8 @@ __device__ void add_band(const uint32_t (&source)[band_pairs<K>][lane_channels],
       for (int step = 0; step < band_steps<K>; ++step) {
         const auto& first = source[p / 2 + 2 * step];
         const auto& second = source[p / 2 + 2 * step + 1];
-        add_product<T>({first[c], first[c + 1], second[c], second[c + 1]}, {attn.data[2 * step], attn.data[2 * step + 1]}, pair);
+        add_product<T>({first[c], first[c + 1], second[c], second[c + 1]},
+                       {attn.data[2 * step], attn.data[2 * step + 1]}, pair);
       }
       sum[p][c] = pair[0], sum[p + 1][c] = pair[1], sum[p][c + 1] = pair[2], sum[p + 1][c + 1] = pair[3];
     }

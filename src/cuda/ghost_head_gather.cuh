@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(gather_threads<K>, Vector ? 3 : 2) ghost_head_
   const int64_t step = a.tiling.dilation * a.source.column_stride * int(sizeof(T));
   // What the lane gives of its slot's attention: a pixel's, or zeros.
   const bool gives = lane / 2 == int(threadIdx.x % warp_slots);
-  const auto lane_band = attn + (gives ? index * band_pitch<K> + lane % 2 * band_sources<K> : K * slots * band_pitch<K>);
+  const auto lane_band =
+      attn + (gives ? index * band_pitch<K> + lane % 2 * band_sources<K> : K * slots * band_pitch<K>);
   const int band_row = gives ? slots * band_pitch<K> : 0;
   if constexpr (band) clear_band<T, K, slots, threads>(attn);
 

@@ -3,9 +3,10 @@
 //
 // Each warp of a block has a kernel row of its own, for all slots of all tiles that the block visits: the sums over
 // pixels stay in registers to the end. The sums over channels go through shared memory, so that neighbouring lanes
-// write neighbouring taps.
+// write neighbouring taps; for 16-bit types without ghost_mul they are matrix products.
 #pragma once
 
+#include "ghost_head_band_gradient.cuh"
 #include "ghost_head_tile.cuh"
 
 namespace elsa::cuda {
@@ -35,15 +36,32 @@ constexpr int reduce_rows = K <= 7 ? K : (K + 1) / 2;
 template <int K>
 constexpr int reduce_parts = (K + reduce_rows<K> - 1) / reduce_rows<K>;
 
+// Taps of a warp: all of its row, or half of them where the sums would not fit into registers.
+template <int K, typename Want>
+constexpr int reduce_row_taps = K <= 5 || (K == 7 && !Want::mul) ? K : (K + 1) / 2;
+template <int K, typename Want>
+constexpr int reduce_tap_parts = (K + reduce_row_taps<K, Want> - 1) / reduce_row_taps<K, Want>;
+
 // Blocks of threads on a multiprocessor: as many as there are registers for.
 template <int K, bool Vector, typename Want>
-constexpr int reduce_blocks = (Want::mul || K >= 9 || !Vector ? 8 : 16) / reduce_rows<K>;
+constexpr int reduce_blocks = (Want::mul || !Vector || K > 9 ? 8 : 16) / reduce_rows<K>;
 
-template <int K, typename Want>
-constexpr size_t reduce_shared_floats() {
-  const int map = Want::attn || Want::mul ? attn_pitch(reduce_slots) : 0;
-  return size_t(reduce_rows<K> * K) * map + (Want::scaled ? K * K * slot_channels : 0);
-}
+// Whether the matrix units do the sums over channels.
+template <typename T, bool Vector, typename Want>
+constexpr bool reduces_band = matrix_units_take<T> && Vector && Want::attn && !Want::scaled;
+
+// What is left without them.
+template <typename T, bool Vector, typename Want>
+using WithoutBand = Wanted<Want::attn && !reduces_band<T, Vector, Want>, Want::scaled, Want::mul, Want::add>;
+
+template <typename T, int K, bool Vector, typename Want>
+constexpr size_t reduce_map_bytes =
+    reduces_band<T, Vector, Want> ? sizeof(T) * reduce_rows<K> * band_gradient_elements<K, reduce_rows<K>>
+    : Want::attn || Want::mul     ? sizeof(float) * reduce_rows<K> * K * attn_pitch(reduce_slots)
+                                  : 0;
+template <typename T, int K, bool Vector, typename Want>
+constexpr size_t reduce_shared_bytes =
+    reduce_map_bytes<T, K, Vector, Want> + (Want::scaled ? sizeof(float) * K * K * slot_channels : 0);
 
 // The sums over a slot's lanes of eight numbers; lane k gets that of the k-th.
 __device__ inline float sum_over_lanes(float (&number)[slot_lanes], int lane) {
@@ -59,15 +77,16 @@ __device__ inline float sum_over_lanes(float (&number)[slot_lanes], int lane) {
   return number[0];
 }
 
-// The products of a row of taps with the lane's channels of a slot, added to what is wanted. `map` holds attn of the
-// slot's first tap of the row; the gradient of attn takes its place.
-template <int K, typename Want>
-__device__ void reduce_taps(const float (&value)[slot_pixels + K - 1][lane_channels],
-                            const float (&grad)[slot_pixels][lane_channels], float* map, bool first_block,
-                            const float* scales, int lane, float (&sum_mul)[K][lane_channels],
-                            float (&sum_add)[K][lane_channels]) {
+// The products of a warp's taps with the lane's channels of a slot, added to what is wanted. `map` holds attn of the
+// slot's first of these taps; the gradient of attn takes its place.
+template <int Taps, typename Want>
+__device__ void reduce_taps(const float (&value)[slot_pixels + Taps - 1][lane_channels],
+                            const float (&grad)[slot_pixels][lane_channels], int taps, float* map, bool first_block,
+                            const float* scales, int lane, float (&sum_mul)[Taps][lane_channels],
+                            float (&sum_add)[Taps][lane_channels]) {
 #pragma unroll
-  for (int j = 0; j < K; ++j, map += attn_pitch(reduce_slots), scales += slot_channels) {
+  for (int j = 0; j < Taps; ++j, map += attn_pitch(reduce_slots), scales += slot_channels) {
+    if (j >= taps) break;
     float attn[2][lane_channels], scale[lane_channels], sum_attn[padded_pixels] = {};
     if constexpr (Want::mul) {
       load_shared(map, attn[0]);
@@ -92,34 +111,33 @@ __device__ void reduce_taps(const float (&value)[slot_pixels + K - 1][lane_chann
   }
 }
 
-// Write a row of taps of a tile's gradients of attn, `from` shared memory in the layout of stage_attn.
-template <typename T, int K>
-__device__ void unstage_attn_row(const Map<T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
-                                 int i, const float* from) {
-  constexpr int row_elements = slot_pixels * K;
+// Write a warp's taps of a tile's gradients of attn, `from` shared memory in the layout of stage_attn.
+template <typename T, int Taps>
+__device__ void unstage_attn_taps(const Map<T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t first_tap,
+                                  int taps, const float* from) {
   for (int index = 0; index < reduce_slots; ++index) {
     const Slot slot = tiling.slot(tile, index);
-    for (int element = passing_thread() % 32; slot.inside && element < row_elements; element += 32) {
-      const int pixel = element / K, j = element % K, column = slot.column + pixel * tiling.dilation;
-      if (column < tiling.width) {
-        *attn.at(sample, (head * K + i) * K + j, slot.row, column) =
+    for (int element = passing_thread() % 32; slot.inside && element < slot_pixels * Taps; element += 32) {
+      const int pixel = element / Taps, j = element % Taps;
+      if (j < taps && slot.position + pixel < slot.columns) {
+        *attn.at(sample, first_tap + j, slot.row, slot.column + pixel * tiling.dilation) =
             rounded<T>(from[j * attn_pitch(reduce_slots) + index * padded_pixels + pixel]);
       }
     }
   }
 }
 
-// Write the sums over a warp's slots of the row `i` of the matrices' gradients.
-template <int K>
-__device__ void write_partial(float (&sum)[K][lane_channels], int i, int count, float* to) {
+// Write the sums over a warp's slots.
+template <int K, int Taps>
+__device__ void write_partial(float (&sum)[Taps][lane_channels], int taps, int count, float* to) {
 #pragma unroll
-  for (int j = 0; j < K; ++j) {
+  for (int j = 0; j < Taps; ++j) {
 #pragma unroll
     for (int c = 0; c < lane_channels; ++c) {
       float total = sum[j][c];
 #pragma unroll
       for (int slots = slot_lanes; slots < 32; slots *= 2) total += __shfl_xor_sync(0xffffffff, total, slots);
-      if (threadIdx.x % 32 < slot_lanes && c < count) to[c * K * K + i * K + j] = total;
+      if (threadIdx.x % 32 < slot_lanes && c < count && j < taps) to[c * K * K + j] = total;
     }
   }
 }
@@ -129,28 +147,35 @@ __device__ void write_partial(float (&sum)[K][lane_channels], int i, int count, 
 template <typename T, int K, bool Vector, typename Want>
 __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, Want>)
     ghost_head_reduce(const ReduceArguments<T> a) {
-  constexpr int Rows = reduce_rows<K>, taps = K * K, radius = K / 2;
-  float* map = shared_memory<float>();
-  float* mul = map + (Want::attn || Want::mul ? Rows * K * attn_pitch(reduce_slots) : 0);
+  constexpr int Rows = reduce_rows<K>, Taps = reduce_row_taps<K, Want>, radius = K / 2;
+  constexpr bool band = reduces_band<T, Vector, Want>;
+  using Rest = WithoutBand<T, Vector, Want>;
+  unsigned char* shared = shared_memory<unsigned char>();
+  float* map = reinterpret_cast<float*>(shared);
+  float* mul = reinterpret_cast<float*>(shared + reduce_map_bytes<T, K, Vector, Want>);
+  T* band_map = reinterpret_cast<T*>(shared);
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % slot_lanes;
-  const int first_row = blockIdx.z * Rows, i = first_row + warp;
-  float* row_map = map + warp * K * attn_pitch(reduce_slots);
+  const int first_row = blockIdx.z % reduce_parts<K> * Rows, i = first_row + warp;
+  const int first_tap = blockIdx.z / reduce_parts<K> * Taps;
+  constexpr bool whole = reduce_parts<K> * reduce_tap_parts<K, Want> == 1;
+  const int taps = whole ? Taps : i >= K ? 0 : K - first_tap < Taps ? K - first_tap : Taps;
+  float* warp_map = map + (warp * K + first_tap) * attn_pitch(reduce_slots);
   const int group = blockIdx.x / a.chunks, chunk = blockIdx.x % a.chunks;
   const int head = Want::attn ? blockIdx.y : blockIdx.y / a.head_blocks;
   const int first_block = Want::attn ? 0 : blockIdx.y % a.head_blocks;
-  const int last_block = Want::attn ? a.head_blocks : first_block + 1;
+  const int last_block = Want::attn && !band ? a.head_blocks : first_block + 1;
   const int64_t head_channel = int64_t(head) * a.head_channels;
   const int64_t value_step = a.tiling.dilation * a.value.column_stride * int(sizeof(T));
   const int64_t grad_step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
 
   int staged_block = -1;
-  float sum_mul[K][lane_channels] = {}, sum_add[K][lane_channels] = {};
+  float sum_mul[Taps][lane_channels] = {}, sum_add[Taps][lane_channels] = {};
   for (int unit = chunk; unit < a.group_samples * a.tiling.tiles; unit += a.chunks) {
     const int sample = group * a.group_samples + unit / a.tiling.tiles, tile = unit % a.tiling.tiles;
     for (int block = first_block; block < last_block; ++block) {
       const int first = block * slot_channels + lane * lane_channels, count = a.head_channels - first;
-      __syncthreads();
+      if constexpr (Want::scaled || Want::mul) __syncthreads();
       if (Want::scaled && staged_block != block) {
         stage_matrix<T, K, false, 32 * Rows>(a.mul, group, head_channel + block * slot_channels,
                                              a.head_channels - block * slot_channels, mul);
@@ -159,32 +184,47 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
       if constexpr (Want::mul) {
         stage_attn<T, K, Rows, false, reduce_slots, Rows>(a.attn, a.tiling, sample, tile, head, first_row, map);
       }
-      __syncthreads();
+      if constexpr (Want::scaled || Want::mul) __syncthreads();
 #pragma unroll 1
-      for (int base = 0; base < reduce_slots; base += warp_slots) {
+      for (int base = 0; (Rest::attn || Rest::mul || Rest::add) && base < reduce_slots; base += warp_slots) {
         const int index = base + threadIdx.x % 32 / slot_lanes;
         const Slot slot = a.tiling.slot(tile, index);
-        const int row = slot.row + (i - radius) * a.tiling.dilation, left = slot.column - radius * a.tiling.dilation;
-        const bool pixels = slot.inside && count > 0, source = pixels && i < K && within(row, a.tiling.height);
-        float grad[slot_pixels][lane_channels], value[slot_pixels + K - 1][lane_channels];
-        load_row<T, Vector>(
-            a.grad.at(sample, head_channel + first, slot.row, slot.column), grad_step, a.grad.channel_stride, count,
-            pixels ? columns_inside(slot, 0) : 0, grad);
-        load_row<T, Vector>(
-            a.value.at(sample, head_channel + first, row, left), value_step, a.value.channel_stride, count,
-            source ? columns_inside(slot, -radius) : 0, value);
-        reduce_taps<K, Want>(value, grad, row_map + index * padded_pixels, block == 0,
-                             mul + (i < K ? i : 0) * K * slot_channels + lane * lane_channels, lane, sum_mul, sum_add);
+        const int row = slot.row + (i - radius) * a.tiling.dilation;
+        const int left = slot.column + (first_tap - radius) * a.tiling.dilation;
+        const bool row_inside = count > 0 && i < K && within(row, a.tiling.height);
+        float grad[slot_pixels][lane_channels], value[slot_pixels + Taps - 1][lane_channels];
+        load_row<T, Vector>(a.grad.at(sample, head_channel + first, slot.row, slot.column), grad_step,
+                            a.grad.channel_stride, count, count > 0 ? columns_inside(slot, 0) : 0, grad);
+        load_row<T, Vector>(a.value.at(sample, head_channel + first, row, left), value_step, a.value.channel_stride,
+                            count, row_inside ? columns_inside(slot, first_tap - radius) : 0, value);
+        const float* scales = mul + ((i < K ? i : 0) * K + first_tap) * slot_channels + lane * lane_channels;
+        reduce_taps<Taps, Rest>(value, grad, taps, warp_map + index * padded_pixels, block == 0, scales, lane, sum_mul,
+                                sum_add);
       }
     }
-    // A warp writes what it computed itself.
-    __syncwarp();
-    if (Want::attn && i < K) unstage_attn_row<T, K>(a.grad_attn, a.tiling, sample, tile, head, i, row_map);
+    if constexpr (band) {
+#pragma unroll 1
+      for (int index = (warp + unit) % Rows; first_tap == 0 && index < reduce_slots; index += Rows) {
+        const Slot slot = a.tiling.slot(tile, index);
+        T* slot_map = band_map + warp * band_gradient_elements<K, Rows>;
+        band_gradient<T, K, Rows>(a.value, a.grad, a.tiling.dilation, sample, head_channel, a.head_channels, slot,
+                                  first_row, slot_map);
+        __syncwarp();
+        write_band_gradient<T, K, Rows>(a.grad_attn, a.tiling.dilation, sample, head, slot, first_row, slot_map);
+        __syncwarp();
+      }
+    } else if constexpr (Want::attn) {
+      // A warp writes what it computed itself.
+      __syncwarp();
+      unstage_attn_taps<T, Taps>(a.grad_attn, a.tiling, sample, tile, (int64_t(head) * K + i) * K + first_tap, taps,
+                                 warp_map);
+      __syncwarp();
+    }
   }
   const int first = first_block * slot_channels + lane * lane_channels, count = a.head_channels - first;
-  const int64_t partial = (int64_t(blockIdx.x) * a.channels + head_channel + first) * taps;
-  if (Want::mul && i < K) write_partial<K>(sum_mul, i, count, a.partial_mul + partial);
-  if (Want::add && i < K) write_partial<K>(sum_add, i, count, a.partial_add + partial);
+  const int64_t partial = (int64_t(blockIdx.x) * a.channels + head_channel + first) * K * K + i * K + first_tap;
+  if constexpr (Want::mul) write_partial<K>(sum_mul, taps, count, a.partial_mul + partial);
+  if constexpr (Want::add) write_partial<K>(sum_add, taps, count, a.partial_add + partial);
 }
 
 }  // namespace elsa::cuda

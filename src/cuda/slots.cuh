@@ -50,7 +50,8 @@ struct Slot {
 // A map as tiles of `down` rows of `1 << log_across` slots. The slots of a row take its columns residue by residue
 // modulo the dilation.
 struct Tiling {
-  int height, width, dilation, residue_columns, longer_residues, residue_slots, row_slots, log_across, down, tiles_across;
+  int height, width, dilation, residue_columns, longer_residues, residue_slots, row_slots, log_across, down,
+      tiles_across;
   int tiles;
   uint64_t reciprocal;  // 2³² / residue_slots, rounded up: exact for the widths that is_plain lets through
 

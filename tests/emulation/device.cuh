@@ -60,6 +60,10 @@ inline int passing_thread() { return int(threadIdx.x); }
 
 inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
+template <typename T>
+T __shfl_sync(unsigned, T given, int lane) {
+  return T((*emulation::give({given})[lane])[0]);
+}
 inline double __shfl_xor_sync(unsigned, double given, int mask) {
   return std::bit_cast<double>((*emulation::give({std::bit_cast<uint64_t>(given)})[threadIdx.x % 32 ^ mask])[0]);
 }
@@ -116,7 +120,8 @@ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&
     const int row = group + s / 2 * 8, column = 2 * pair + s % 2;
     for (int k = 0; k < 16; ++k) {
       const int holder = k % 8 / 2;
-      const uint32_t a = (*given[row % 8 * 4 + holder])[row / 8 + k / 8 * 2], b = (*given[column * 4 + holder])[4 + k / 8];
+      const uint32_t a = (*given[row % 8 * 4 + holder])[row / 8 + k / 8 * 2],
+                     b = (*given[column * 4 + holder])[4 + k / 8];
       sum[s] += half(a, k % 2) * half(b, k % 2);
     }
   }

@@ -62,20 +62,21 @@ __device__ void unpack(const Words<T>& words, float (&to)[lane_channels]) {
 
 // Add the product of a 16 × 16 matrix and a 16 × 8 matrix to a 16 × 8 matrix of sums, all three spread over a warp; all
 // its lanes must call. Of lane 4·g + t, words of two numbers, the lower half first:
-//   left[0]  row g,     columns 2t, 2t+1      right[0]  rows 2t, 2t+1 of column g      sum[0], sum[1]  row g, columns 2t, 2t+1
-//   left[1]  row g + 8, columns 2t, 2t+1      right[1]  rows 2t+8, 2t+9 of column g    sum[2], sum[3]  row g + 8, the same
-//   left[2]  row g,     columns 2t+8, 2t+9
-//   left[3]  row g + 8, columns 2t+8, 2t+9
+//   left[0]  row g,     columns 2t, 2t+1      right[0]  rows 2t, 2t+1 of column g      sum[0], sum[1]  row g, columns
+//   2t, 2t+1 left[1]  row g + 8, columns 2t, 2t+1      right[1]  rows 2t+8, 2t+9 of column g    sum[2], sum[3]  row g +
+//   8, the same left[2]  row g,     columns 2t+8, 2t+9 left[3]  row g + 8, columns 2t+8, 2t+9
 template <typename T>
 __device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
   } else {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
   }
 }
 
