@@ -24,20 +24,29 @@ BATCH, KERNEL_SIZE, BYTES = 128, 7, 2
 TAPS = KERNEL_SIZE**2
 STAGES = {1: (56, 96), 2: (28, 192), 3: (14, 384)}  # side of the map, channels
 
-# Per lane and kernel row: 7 pixels × 4 channels × K taps.
-LANE_TAPS = 7 * 4 * KERNEL_SIZE
+# The kernels whose loops are shown, and the taps of a channel that a lane does in one turn: a row of taps of 7 pixels ×
+# 4 channels; of half a row; and, on the matrix units, a lane's share of all taps of a row of 7 pixels × 32 channels.
+ROW, HALF_ROW, BAND = 7 * 4 * 7, 7 * 4 * 4, 7 * 7 * 7
 SHOWN = {
-    "ghost_head forward, add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb0E",
-    "ghost_head forward, mul and add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E",
-    "ghost_head gradient of value, add": "ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb1E",
-    "ghost_head gradients of attn and add": "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb1E",
-    "ghost_head gradients of attn, mul and add": (
-        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb1ELb1ELb1E"
+    "ghost_head forward, add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb0E", ROW),
+    "ghost_head forward, mul and add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E", ROW),
+    "ghost_head gradient of value, add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb1E", ROW),
+    "ghost_head gradient of attn": ("ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb0E", BAND),
+    "ghost_head gradient of add, with it": (
+        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb1E",
+        ROW,
     ),
-    "hadamard_attention convolution, GELU": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE0E",
-    "hadamard_attention convolution, GELU'": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE1E",
-    "hadamard_attention gradients of query and key": "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE2E",
-    "hadamard_attention gradients of the weights": "hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E",
+    "ghost_head gradients of attn, mul and add": (
+        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb1ELb1ELb1E",
+        HALF_ROW,
+    ),
+    "hadamard_attention convolution, GELU": ("hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE0E", ROW),
+    "hadamard_attention convolution, GELU'": ("hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE1E", ROW),
+    "hadamard_attention gradients of query and key": (
+        "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE2E",
+        ROW,
+    ),
+    "hadamard_attention gradients of the weights": ("hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E", ROW),
 }
 
 
@@ -56,8 +65,8 @@ def floors() -> str:
         taps, conv = pixels * channels * TAPS, pixels * narrow * 4 * TAPS
         product = pixels * narrow * heads * TAPS
         for kernel, moved, instructions, matrix in (
-            ("ghost_head forward", 2 * image + map_, 2 * taps, 0),
-            ("ghost_head backward", 3 * image + 2 * map_, 4 * taps, 0),
+            ("ghost_head forward", 2 * image + map_, taps, taps),
+            ("ghost_head backward", 3 * image + 2 * map_, 2 * taps, 2 * taps),
             ("hadamard_attention: convolution, GELU", 3 * query, conv, 0),
             ("hadamard_attention: projection", query + map_, 0, product),
             ("hadamard_attention: softmax", 2 * map_, 0, 0),
@@ -68,7 +77,7 @@ def floors() -> str:
             ("hadamard_attention backward: weights", 3 * query, conv, 0),
         ):
             memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + matrix / MATRIX_RATE
-            millions = (instructions or matrix) / 1e6
+            millions = (instructions + matrix) / 1e6
             numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
             least = max(memory, arithmetic)
             rows.append([f"{stage}: {kernel}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
@@ -121,8 +130,13 @@ def functions(library: Path, architecture: str) -> Iterator[tuple[str, list[str]
                 yield name, code.splitlines()
 
 
+def matrix_products(loop: Counter[str]) -> int:
+    """Count the products of the matrix units."""
+    return sum(n for op, n in loop.items() if op.startswith("HMMA"))
+
+
 def hottest_loop(code: list[str]) -> Counter[str]:
-    """Count the instructions of the loop over kernel rows: that which is densest in multiply-adds."""
+    """Count the instructions of the loop over kernel rows: that which is densest in multiply-adds and products."""
     labels: dict[str, int] = {}
     operations: list[str] = []
     loops: list[Counter[str]] = []
@@ -134,13 +148,14 @@ def hottest_loop(code: list[str]) -> Counter[str]:
             target = re.search(r"\.L_x_\d+", match[2])
             if match[1].startswith("BRA") and target and target[0] in labels:
                 loops.append(Counter(operations[labels[target[0]] :]))
-    return max(loops, key=lambda loop: loop["FFMA"] / loop.total())
+    return max(loops, key=lambda loop: (loop["FFMA"] + matrix_products(loop)) / loop.total())
 
 
 def inner_loops(library: Path, architecture: str) -> str:
     """Return what one kernel row of a lane takes, by kind of instruction."""
     kinds = {
         "float32": ("FFMA", "FADD", "FMUL"),
+        "matrix products": ("HMMA",),
         "8-byte loads": ("LDG.E.64",),
         "shared loads": ("LDS",),
         "shuffles": ("SHFL",),
@@ -149,15 +164,15 @@ def inner_loops(library: Path, architecture: str) -> str:
     found = {
         shown: hottest_loop(code)
         for name, code in functions(library, architecture)
-        for shown, mangled in SHOWN.items()
+        for shown, (mangled, _) in SHOWN.items()
         if mangled in name
     }
-    for shown in SHOWN:
+    for shown, (_, lane_taps) in SHOWN.items():
         loop = found[shown]
         counts = [sum(n for op, n in loop.items() if op.startswith(prefixes)) for prefixes in kinds.values()]
-        narrow = sum(n for op, n in loop.items() if op.startswith(("LDG", "LDL", "STL"))) - counts[1]
+        narrow = sum(n for op, n in loop.items() if op.startswith(("LDG", "LDL", "STL"))) - counts[2]
         total = loop.total()
-        ratios = f"{total / LANE_TAPS:.2f}", f"{100 * counts[0] / total:.0f} %"
+        ratios = f"{total / lane_taps:.2f}", f"{100 * counts[0] / total:.0f} %"
         rows.append([shown, str(total), *map(str, counts), str(narrow), *ratios])
     head = ["kernel, K = 7, bfloat16", "instructions", *kinds, "other loads", "per tap and channel", "share of float32"]
     return table(head, rows)

@@ -1,13 +1,17 @@
-// What the kernels share that take any call: 64-bit indices, one thread per result, taps that reach the map.
+// What the kernels share that take any call: 64-bit offsets, one thread per result, taps that reach the map.
 #pragma once
 
+#include <algorithm>
 #include <device.cuh>
+#include <stdexcept>
+#include <string>
 
 #include "elsa/ghost_head.h"
 
 namespace elsa::cuda {
 
 constexpr int any_threads = 256;
+constexpr int any_blocks = 1;  // on a multiprocessor at least; unsaid, the compiler would spill registers to have more
 
 template <typename T>
 __device__ T* at(const MapView& map, int64_t sample, int64_t channel, int64_t row, int64_t column) {
@@ -27,22 +31,53 @@ __device__ inline TapRange taps_inside(int64_t start, int64_t dilation, int64_t 
   return {first, last < taps ? last : taps, start + first * dilation};
 }
 
-// Pixel and channel of the `index`-th element of a map, in an order in which neighbours are neighbours in memory.
+// A row of pixels of a batch of maps, to be stepped through: divisions of 64 bits are subroutines, for which the
+// registers around them would have to be saved.
+struct RowOfPixels {
+  int64_t sample = 0, row;
+
+  __device__ RowOfPixels(int64_t first, int64_t height) : row(0) { advance(first, height); }
+
+  __device__ void advance(int64_t rows, int64_t height) {
+    const unsigned samples = unsigned(rows) / unsigned(height);
+    sample += samples, row += rows - samples * height;
+    if (row >= height) row -= height, ++sample;
+  }
+};
+
+// One result of a kernel: an element of a map.
 struct Element {
   int64_t sample, channel, row, column;
 };
 
-__device__ inline Element element_at(const MapView& map, int64_t channels, int64_t index) {
-  if (map.channel_stride == 1) {
-    const int64_t pixel = index / channels;
-    return {pixel / map.width / map.height, index % channels, pixel / map.width % map.height, pixel % map.width};
+// Call f(element, exists) for this thread's results: `lanes` threads for each of `channels` channels of each pixel, in
+// an order in which neighbours are neighbours in memory. A row of pixels takes the blocks along x, the rows those along
+// y; all lanes of a warp make the same calls.
+template <typename Function>
+__device__ void for_results(const MapView& map, int64_t batch, int64_t channels, unsigned lanes, const Function& f) {
+  const unsigned index = (blockIdx.x * any_threads + threadIdx.x) / lanes;
+  const bool inner_channels = map.channel_stride == 1, exists = index < unsigned(map.width * channels);
+  const unsigned run = unsigned(inner_channels ? channels : map.width);
+  const unsigned outer = exists ? index / run : 0, inner = exists ? index % run : 0;
+  for (RowOfPixels unit(blockIdx.y, map.height); unit.sample < batch; unit.advance(gridDim.y, map.height)) {
+    f(Element{unit.sample, inner_channels ? inner : outer, unit.row, inner_channels ? outer : inner}, exists);
   }
-  const int64_t row = index / map.width;
-  return {row / map.height / channels, row / map.height % channels, row % map.height, index % map.width};
 }
 
-// The first result of a thread, and how far apart its results are.
-__device__ inline int64_t first_result() { return int64_t(blockIdx.x) * any_threads + threadIdx.x; }
-__device__ inline int64_t result_step() { return int64_t(gridDim.x) * any_threads; }
+// The grid for for_results.
+inline Grid grid_of_results(const char* name, const MapView& map, int64_t batch, int64_t channels, int64_t lanes) {
+  constexpr int64_t most = INT32_MAX, most_grid_rows = 65535;
+  const int64_t row = map.width * channels * lanes;
+  if (row > most || map.height > most) {
+    throw std::runtime_error(std::string("elsa::") + name + ": a row of pixels must have at most " +
+                             std::to_string(most / lanes) + " numbers, got " + std::to_string(row / lanes));
+  }
+  return {(row + any_threads - 1) / any_threads, std::min(batch * map.height, most_grid_rows), 1, any_threads, 0};
+}
+
+// The grid for one thread for each of `elements` elements and each of `rows` rows.
+inline Grid grid_of_elements(int64_t elements, int64_t rows) {
+  return {(elements + any_threads - 1) / any_threads, rows, 1, any_threads, 0};
+}
 
 }  // namespace elsa::cuda

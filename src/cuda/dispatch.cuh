@@ -62,12 +62,6 @@ bool is_plain(const Shape& shape, DType dtype) {
          shape.channels <= most_grid_rows;
 }
 
-// Blocks of `threads` threads for kernels with a loop over `elements`.
-inline int64_t loop_blocks(int64_t elements, int64_t threads) {
-  constexpr int64_t enough_blocks = 32;  // on a multiprocessor
-  return std::clamp<int64_t>((elements + threads - 1) / threads, 1, enough_blocks * multiprocessors());
-}
-
 // The number of partial results of each of `groups` sums over `rows` rows of pixels, of which `wanted` fill the device:
 // no more than there are rows, and enough that none of them is a long sum.
 inline int64_t partial_results(int64_t wanted, int64_t groups, int64_t rows) {

@@ -42,7 +42,7 @@ template <int K, typename T, bool Vector, typename Want>
 void launch_reduce(const GhostHeadReduce& op, const ReduceArguments<T>& arguments, void* stream) {
   const int64_t rows = op.shape.heads * (Want::attn ? 1 : arguments.head_blocks);
   launch("ghost_head_backward", ghost_head_reduce<T, K, Vector, Want>,
-         {op.samples * op.chunks, rows, reduce_parts<K> * reduce_tap_parts<K, Want>, 32 * reduce_rows<K>,
+         {op.samples * op.chunks, rows, reduce_parts<K> * reduce_tap_parts<T, K, Want>, 32 * reduce_rows<K>,
           reduce_shared_bytes<T, K, Vector, Want>},
          stream, arguments);
 }

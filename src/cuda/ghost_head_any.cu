@@ -14,8 +14,7 @@ void ghost_head_reduce_with(const GhostHeadReduce& op, void* stream);
 namespace {
 
 void gather_any(const GhostHeadGather& op, void* stream) {
-  const Grid grid{loop_blocks(op.shape.batch * op.shape.channels * op.out.height * op.out.width, any_threads), 1, 1,
-                  any_threads, 0};
+  const Grid grid = grid_of_results("ghost_head", op.out, op.shape.batch, op.shape.channels, 1);
   choose_type(op.out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     choose(op.adjoint,
@@ -24,19 +23,17 @@ void gather_any(const GhostHeadGather& op, void* stream) {
 }
 
 void reduce_any(const GhostHeadReduce& op, void* stream) {
-  const int64_t taps = op.shape.taps(), partials = op.samples * op.chunks;
+  constexpr const char* name = "ghost_head_backward";
+  constexpr int64_t most_grid_rows = 65535;
+  const int64_t taps = op.shape.taps(), partials = std::min(op.samples * op.chunks, most_grid_rows);
   choose_type(op.value.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if (op.grad_attn.data) {
-      const int64_t elements = op.shape.batch * op.shape.heads * taps * op.grad.height * op.grad.width;
-      launch("ghost_head_backward", ghost_head_grad_attn_any<T>,
-             {loop_blocks(elements, any_threads), 1, 1, any_threads, 0}, stream, op);
+      launch(name, ghost_head_grad_attn_any<T>,
+             grid_of_results(name, op.grad_attn, op.shape.batch, op.shape.heads * taps, 1), stream, op);
     }
     if (op.partial_mul || op.partial_add) {
-      launch(
-          "ghost_head_backward", ghost_head_grad_matrices_any<T>,
-          {loop_blocks(op.shape.channels * taps, any_threads), std::min<int64_t>(partials, 65535), 1, any_threads, 0},
-          stream, op);
+      launch(name, ghost_head_grad_matrices_any<T>, grid_of_elements(op.shape.channels * taps, partials), stream, op);
     }
   });
 }

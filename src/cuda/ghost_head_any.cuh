@@ -12,28 +12,28 @@ __device__ Accumulator<T> matrix_at(const MatrixView& matrix, int64_t index) {
 }
 
 template <typename T, bool Adjoint>
-__global__ void __launch_bounds__(any_threads) ghost_head_gather_any(const GhostHeadGather op) {
-  using A = Accumulator<T>;
+__global__ void __launch_bounds__(any_threads, any_blocks) ghost_head_gather_any(const GhostHeadGather op) {
   const GhostHeadShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, reach = K / 2 * d;
-  const int64_t count = shape.batch * shape.channels * op.out.height * op.out.width;
-  for (int64_t index = first_result(); index < count; index += result_step()) {
-    const Element out = element_at(op.out, shape.channels, index);
-    // In the adjoint, the map that is read lies spread out, `stride` apart.
-    const int64_t step = Adjoint ? 1 : shape.stride, spacing = Adjoint ? shape.stride : 1;
+  // In the adjoint, the map that is read lies spread out, `stride` apart.
+  const int step = Adjoint ? 1 : int(shape.stride), spacing = Adjoint ? int(shape.stride) : 1;
+  const int head_channels = int(shape.channels / shape.heads);
+  for_results(op.out, shape.batch, shape.channels, 1, [&](const Element& out, bool exists) {
+    if (!exists) return;
     const TapRange rows = taps_inside(step * out.row - reach, d, K, (op.source.height - 1) * spacing + 1);
     const TapRange columns = taps_inside(step * out.column - reach, d, K, (op.source.width - 1) * spacing + 1);
-    const int64_t head_taps = out.channel / (shape.channels / shape.heads) * K * K, matrix = out.channel * K * K;
-    A sum = 0;
+    const int64_t head_taps = int(out.channel) / head_channels * K * K, matrix = out.channel * K * K;
+    Accumulator<T> sum = 0;
     int64_t y = rows.position;
     for (int64_t i = rows.first; i < rows.last; ++i, y += d) {
-      if (y % spacing != 0) continue;
+      const int row = int(y) / spacing;
+      if (row * spacing != y) continue;
       int64_t x = columns.position;
       for (int64_t j = columns.first; j < columns.last; ++j, x += d) {
-        if (x % spacing != 0) continue;
+        const int column = int(x) / spacing;
+        if (column * spacing != x) continue;
         const int64_t tap = Adjoint ? (K - 1 - i) * K + K - 1 - j : i * K + j;
-        const int64_t row = y / spacing, column = x / spacing;
-        A weight = widened(
+        Accumulator<T> weight = widened(
             *at<const T>(op.attn, out.sample, head_taps + tap, Adjoint ? row : out.row, Adjoint ? column : out.column));
         if (op.mul.data) weight *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + matrix + tap);
         if (op.add.data) weight += matrix_at<T>(op.add, out.sample * op.add.batch_stride + matrix + tap);
@@ -41,23 +41,21 @@ __global__ void __launch_bounds__(any_threads) ghost_head_gather_any(const Ghost
       }
     }
     *at<T>(op.out, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
-  }
+  });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(any_threads) ghost_head_grad_attn_any(const GhostHeadReduce op) {
+__global__ void __launch_bounds__(any_threads, any_blocks) ghost_head_grad_attn_any(const GhostHeadReduce op) {
   const GhostHeadShape& shape = op.shape;
-  const int64_t K = shape.kernel_size, d = shape.dilation, taps = K * K;
-  const int64_t count = shape.batch * shape.heads * taps * op.grad_attn.height * op.grad_attn.width;
-  for (int64_t index = first_result(); index < count; index += result_step()) {
-    const Element out = element_at(op.grad_attn, shape.heads * taps, index);
-    const int64_t head = out.channel / taps, tap = out.channel % taps;
-    const int64_t row = out.row * shape.stride + (tap / K - K / 2) * d;
-    const int64_t column = out.column * shape.stride + (tap % K - K / 2) * d;
+  const int64_t K = shape.kernel_size, d = shape.dilation, taps = K * K, head_channels = shape.channels / shape.heads;
+  for_results(op.grad_attn, shape.batch, shape.heads * taps, 1, [&](const Element& out, bool exists) {
+    if (!exists) return;
+    const unsigned head = unsigned(out.channel) / unsigned(taps), tap = unsigned(out.channel) % unsigned(taps);
+    const int64_t row = out.row * shape.stride + (tap / unsigned(K) - K / 2) * d;
+    const int64_t column = out.column * shape.stride + (tap % unsigned(K) - K / 2) * d;
     Accumulator<T> sum = 0;
     if (row >= 0 && row < op.value.height && column >= 0 && column < op.value.width) {
-      for (int64_t channel = head * (shape.channels / shape.heads);
-           channel < (head + 1) * (shape.channels / shape.heads); ++channel) {
+      for (int64_t channel = head * head_channels; channel < (head + 1) * head_channels; ++channel) {
         Accumulator<T> product = widened(*at<const T>(op.grad, out.sample, channel, out.row, out.column)) *
                                  widened(*at<const T>(op.value, out.sample, channel, row, column));
         if (op.mul.data) product *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + channel * taps + tap);
@@ -65,38 +63,38 @@ __global__ void __launch_bounds__(any_threads) ghost_head_grad_attn_any(const Gh
       }
     }
     *at<T>(op.grad_attn, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
-  }
+  });
 }
 
 // One element of the matrices and one of their partial results per thread: a row of blocks per partial result.
 template <typename T>
-__global__ void __launch_bounds__(any_threads) ghost_head_grad_matrices_any(const GhostHeadReduce op) {
+__global__ void __launch_bounds__(any_threads, any_blocks) ghost_head_grad_matrices_any(const GhostHeadReduce op) {
   using A = Accumulator<T>;
   const GhostHeadShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, s = shape.stride, taps = K * K;
-  const int64_t elements = shape.channels * taps, group_samples = shape.batch / op.samples;
-  for (int64_t index = first_result(); index < elements; index += result_step()) {
-    const int64_t channel = index % shape.channels, tap = index / shape.channels;
-    const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
-    const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;
-    for (int64_t partial = blockIdx.y; partial < op.samples * op.chunks; partial += gridDim.y) {
-      const int64_t first_sample = partial / op.chunks * group_samples;
-      A sum_mul = 0, sum_add = 0;
-      for (int64_t unit = partial % op.chunks; unit < group_samples * op.grad.height; unit += op.chunks) {
-        const int64_t sample = first_sample + unit / op.grad.height, y = unit % op.grad.height;
-        if (y * s + dy < 0 || y * s + dy >= op.value.height) continue;
-        for (int64_t x = 0; x < op.grad.width; ++x) {
-          if (x * s + dx < 0 || x * s + dx >= op.value.width) continue;
-          const A product = widened(*at<const T>(op.grad, sample, channel, y, x)) *
-                            widened(*at<const T>(op.value, sample, channel, y * s + dy, x * s + dx));
-          sum_add += product;
-          if (op.partial_mul) sum_mul += product * widened(*at<const T>(op.attn, sample, attn_channel, y, x));
-        }
+  const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, group_samples = shape.batch / op.samples;
+  if (index >= shape.channels * taps) return;
+  const int64_t channel = index % shape.channels, tap = index / shape.channels;
+  const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
+  const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;
+  for (int64_t partial = blockIdx.y; partial < op.samples * op.chunks; partial += gridDim.y) {
+    const int64_t group = partial / op.chunks;
+    A sum_mul = 0, sum_add = 0;
+    RowOfPixels unit(partial - group * op.chunks, op.grad.height);
+    for (; unit.sample < group_samples; unit.advance(op.chunks, op.grad.height)) {
+      const int64_t sample = group * group_samples + unit.sample, y = unit.row;
+      if (y * s + dy < 0 || y * s + dy >= op.value.height) continue;
+      for (int64_t x = 0; x < op.grad.width; ++x) {
+        if (x * s + dx < 0 || x * s + dx >= op.value.width) continue;
+        const A product = widened(*at<const T>(op.grad, sample, channel, y, x)) *
+                          widened(*at<const T>(op.value, sample, channel, y * s + dy, x * s + dx));
+        sum_add += product;
+        if (op.partial_mul) sum_mul += product * widened(*at<const T>(op.attn, sample, attn_channel, y, x));
       }
-      const int64_t to = (partial * shape.channels + channel) * taps + tap;
-      if (op.partial_mul) static_cast<A*>(op.partial_mul)[to] = sum_mul;
-      if (op.partial_add) static_cast<A*>(op.partial_add)[to] = sum_add;
     }
+    const int64_t to = (partial * shape.channels + channel) * taps + tap;
+    if (op.partial_mul) static_cast<A*>(op.partial_mul)[to] = sum_mul;
+    if (op.partial_add) static_cast<A*>(op.partial_add)[to] = sum_add;
   }
 }
 

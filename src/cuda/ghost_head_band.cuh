@@ -42,7 +42,7 @@ __device__ void clear_band(T* band) {
 template <typename T, int K, bool Adjoint, int Slots, int Warps>
 __device__ void stage_band(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
                            T* band) {
-  stage_attn<T, K, K, Adjoint, Slots, Warps>(
+  stage_attn<T, K, K, (K <= 7 ? K : 1), Adjoint, Slots, Warps>(
       attn, tiling, sample, tile, head, 0, [&](int row, int column, int slot, int pixel, T number) {
         band[(row * Slots + slot) * band_pitch<K> + pixel * band_sources<K> + pixel % 2 + column] = number;
       });

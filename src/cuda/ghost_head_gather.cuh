@@ -120,7 +120,8 @@ __global__ void __launch_bounds__(gather_threads<K>, Vector ? 3 : 2) ghost_head_
     if constexpr (band) {
       stage_band<T, K, Adjoint, slots, threads / 32>(a.attn, a.tiling, sample, tile, head, attn);
     } else {
-      stage_attn<T, K, K, Adjoint, slots, threads / 32>(a.attn, a.tiling, sample, tile, head, 0, attn);
+      stage_attn<T, K, K, (K <= 7 ? K : 1), Adjoint, slots, threads / 32>(a.attn, a.tiling, sample, tile, head, 0,
+                                                                          attn);
     }
     __syncthreads();
 

@@ -37,14 +37,14 @@ template <int K>
 constexpr int reduce_parts = (K + reduce_rows<K> - 1) / reduce_rows<K>;
 
 // Taps of a warp: all of its row, or half of them where the sums would not fit into registers.
-template <int K, typename Want>
-constexpr int reduce_row_taps = K <= 5 || (K == 7 && !Want::mul) ? K : (K + 1) / 2;
-template <int K, typename Want>
-constexpr int reduce_tap_parts = (K + reduce_row_taps<K, Want> - 1) / reduce_row_taps<K, Want>;
+template <typename T, int K, typename Want>
+constexpr int reduce_row_taps = K <= (Want::mul || Want::scaled ? sizeof(T) == 4 ? 3 : 5 : 7) ? K : (K + 1) / 2;
+template <typename T, int K, typename Want>
+constexpr int reduce_tap_parts = (K + reduce_row_taps<T, K, Want> - 1) / reduce_row_taps<T, K, Want>;
 
 // Blocks of threads on a multiprocessor: as many as there are registers for.
 template <int K, bool Vector, typename Want>
-constexpr int reduce_blocks = (Want::mul || !Vector || K > 9 ? 8 : 16) / reduce_rows<K>;
+constexpr int reduce_blocks = (Want::mul || !Vector || K > 9 ? K == 5 ? 10 : 8 : 16) / reduce_rows<K>;
 
 // Whether the matrix units do the sums over channels.
 template <typename T, bool Vector, typename Want>
@@ -147,7 +147,7 @@ __device__ void write_partial(float (&sum)[Taps][lane_channels], int taps, int c
 template <typename T, int K, bool Vector, typename Want>
 __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, Want>)
     ghost_head_reduce(const ReduceArguments<T> a) {
-  constexpr int Rows = reduce_rows<K>, Taps = reduce_row_taps<K, Want>, radius = K / 2;
+  constexpr int Rows = reduce_rows<K>, Taps = reduce_row_taps<T, K, Want>, radius = K / 2;
   constexpr bool band = reduces_band<T, Vector, Want>;
   using Rest = WithoutBand<T, Vector, Want>;
   unsigned char* shared = shared_memory<unsigned char>();
@@ -158,14 +158,14 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % slot_lanes;
   const int first_row = blockIdx.z % reduce_parts<K> * Rows, i = first_row + warp;
   const int first_tap = blockIdx.z / reduce_parts<K> * Taps;
-  constexpr bool whole = reduce_parts<K> * reduce_tap_parts<K, Want> == 1;
+  constexpr bool whole = reduce_parts<K> * reduce_tap_parts<T, K, Want> == 1;
   const int taps = whole ? Taps : i >= K ? 0 : K - first_tap < Taps ? K - first_tap : Taps;
   float* warp_map = map + (warp * K + first_tap) * attn_pitch(reduce_slots);
   const int group = blockIdx.x / a.chunks, chunk = blockIdx.x % a.chunks;
   const int head = Want::attn ? blockIdx.y : blockIdx.y / a.head_blocks;
   const int first_block = Want::attn ? 0 : blockIdx.y % a.head_blocks;
   const int last_block = Want::attn && !band ? a.head_blocks : first_block + 1;
-  const int64_t head_channel = int64_t(head) * a.head_channels;
+  const int head_channel = head * a.head_channels;
   const int64_t value_step = a.tiling.dilation * a.value.column_stride * int(sizeof(T));
   const int64_t grad_step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
 
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
         staged_block = block;
       }
       if constexpr (Want::mul) {
-        stage_attn<T, K, Rows, false, reduce_slots, Rows>(a.attn, a.tiling, sample, tile, head, first_row, map);
+        stage_attn<T, K, Rows, 2, false, reduce_slots, Rows>(a.attn, a.tiling, sample, tile, head, first_row, map);
       }
       if constexpr (Want::scaled || Want::mul) __syncthreads();
 #pragma unroll 1

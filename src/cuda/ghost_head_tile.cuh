@@ -12,8 +12,9 @@ constexpr int padded_pixels = 8;
 __device__ __host__ constexpr int attn_pitch(int slots) { return slots * padded_pixels + padded_pixels; }
 
 // Call store(row, column, slot, pixel, attn) with what each pixel of the tile multiplies `Rows` rows of its taps with:
-// its own attention; or, in the adjoint, that of the pixel at each tap, for the opposite tap.
-template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps, typename Store>
+// its own attention; or, in the adjoint, that of the pixel at each tap, for the opposite tap. `Unroll` rows are on
+// their way at once, for which there have to be registers.
+template <typename T, int K, int Rows, int Unroll, bool Adjoint, int Slots, int Warps, typename Store>
 __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
                            int first_row, const Store& store) {
   // Neighbouring lanes read neighbouring taps of a row of a slot's pixels; what is left over repeats the last.
@@ -32,7 +33,7 @@ __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64
       const bool inside = slot.inside && within(slot.position + position, slot.columns);
       const T* from = attn.at(sample, head * K * K + (Adjoint ? K * K - 1 - tap : tap), first,
                               slot.column + position * tiling.dilation);
-#pragma unroll(K <= 7 ? Rows : 1)
+#pragma unroll(Unroll)
       for (int r = 0; r < Rows; ++r, from += next_row) {
         const bool row_inside = first_row + r < K && (!Adjoint || within(first + r * tiling.dilation, tiling.height));
         store(r, j, index, pixel, inside && row_inside ? *from : T());
@@ -42,10 +43,10 @@ __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64
 }
 
 // Copy it to shared memory as float32.
-template <typename T, int K, int Rows, bool Adjoint, int Slots, int Warps>
+template <typename T, int K, int Rows, int Unroll, bool Adjoint, int Slots, int Warps>
 __device__ void stage_attn(const Map<const T>& attn, const Tiling& tiling, int64_t sample, int tile, int64_t head,
                            int first_row, float* to) {
-  stage_attn<T, K, Rows, Adjoint, Slots, Warps>(
+  stage_attn<T, K, Rows, Unroll, Adjoint, Slots, Warps>(
       attn, tiling, sample, tile, head, first_row, [&](int row, int column, int slot, int pixel, T number) {
         to[(row * K + column) * attn_pitch(Slots) + slot * padded_pixels + pixel] = widened(number);
       });

@@ -35,7 +35,7 @@ __device__ Accumulator<T> conv_at(const HadamardConv& op, const Element& out) {
   const int64_t K = shape.kernel_size, d = shape.dilation, width = shape.channels / shape.groups;
   const TapRange rows = taps_inside(out.row - K / 2 * d, d, K, op.hidden.height);
   const TapRange columns = taps_inside(out.column - K / 2 * d, d, K, op.hidden.width);
-  const int64_t first_of_group = out.channel / width * width;
+  const int64_t first_of_group = int(out.channel) / int(width) * width;
   Accumulator<T> sum = 0;
   for (int64_t i = rows.first, y = rows.position; i < rows.last; ++i, y += d) {
     for (int64_t j = columns.first, x = columns.position; j < columns.last; ++j, x += d) {
@@ -53,14 +53,12 @@ __device__ Accumulator<T> conv_at(const HadamardConv& op, const Element& out) {
 }
 
 template <typename T, ConvStep Step>
-__global__ void __launch_bounds__(any_threads) hadamard_conv_any(const HadamardConv op) {
+__global__ void __launch_bounds__(any_threads, any_blocks) hadamard_conv_any(const HadamardConv op) {
   using A = Accumulator<T>;
-  const A scale = A(pooled_scale(op));
   const int64_t s = op.shape.stride;
-  const int64_t count = op.shape.batch * op.shape.channels * op.hidden.height * op.hidden.width;
-  for (int64_t index = first_result(); index < count; index += result_step()) {
-    const Element out = element_at(op.hidden, op.shape.channels, index);
-    const A sum = conv_at<T, Step == ConvStep::adjoint>(op, out) * scale;
+  for_results(op.hidden, op.shape.batch, op.shape.channels, 1, [&](const Element& out, bool exists) {
+    if (!exists) return;
+    const A sum = conv_at<T, Step == ConvStep::adjoint>(op, out) * A(pooled_scale(op));
     if constexpr (Step == ConvStep::adjoint) {
       for (int64_t y = out.row * s; y < (out.row + 1) * s; ++y) {
         for (int64_t x = out.column * s; x < (out.column + 1) * s; ++x) {
@@ -78,36 +76,36 @@ __global__ void __launch_bounds__(any_threads) hadamard_conv_any(const HadamardC
         *grad = rounded<T>(widened(*grad) * gelu_derivative(before));
       }
     }
-  }
+  });
 }
 
 // One weight and one of its partial results per thread: a row of blocks per partial result, which is that of the rows
 // of pixels blockIdx.y, blockIdx.y + chunks, …
 template <typename T>
-__global__ void __launch_bounds__(any_threads) hadamard_weight_gradient_any(const HadamardWeightGradient gradient) {
+__global__ void __launch_bounds__(any_threads, any_blocks)
+    hadamard_weight_gradient_any(const HadamardWeightGradient gradient) {
   using A = Accumulator<T>;
   const HadamardConv& op = gradient.conv;
   const HadamardShape& shape = op.shape;
   const int64_t K = shape.kernel_size, d = shape.dilation, width = shape.channels / shape.groups;
-  const int64_t elements = shape.channels * width * K * K, rows = shape.batch * op.hidden.height;
-  for (int64_t index = first_result(); index < elements; index += result_step()) {
-    const int64_t channel = index / (width * K * K), in = index / (K * K) % width, tap = index % (K * K);
-    const int64_t other = channel / width * width + in;
-    const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
-    A sum = 0, bias = 0;
-    for (int64_t unit = blockIdx.y; unit < rows; unit += gradient.chunks) {
-      const int64_t sample = unit / op.hidden.height, y = unit % op.hidden.height;
-      for (int64_t x = 0; x < op.hidden.width; ++x) {
-        const A grad = widened(*at<const T>(op.grad, sample, channel, y, x));
-        bias += grad;
-        if (y + dy >= 0 && y + dy < op.hidden.height && x + dx >= 0 && x + dx < op.hidden.width) {
-          sum += grad * pooled_product<T>(op, sample, other, y + dy, x + dx);
-        }
+  const int64_t elements = shape.channels * width * K * K, index = int64_t(blockIdx.x) * any_threads + threadIdx.x;
+  if (index >= elements) return;
+  const int64_t channel = index / (width * K * K), in = index / (K * K) % width, tap = index % (K * K);
+  const int64_t other = channel / width * width + in;
+  const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
+  A sum = 0, bias = 0;
+  RowOfPixels unit(blockIdx.y, op.hidden.height);
+  for (; unit.sample < shape.batch; unit.advance(gradient.chunks, op.hidden.height)) {
+    for (int64_t x = 0; x < op.hidden.width; ++x) {
+      const A grad = widened(*at<const T>(op.grad, unit.sample, channel, unit.row, x));
+      bias += grad;
+      if (unit.row + dy >= 0 && unit.row + dy < op.hidden.height && x + dx >= 0 && x + dx < op.hidden.width) {
+        sum += grad * pooled_product<T>(op, unit.sample, other, unit.row + dy, x + dx);
       }
     }
-    static_cast<A*>(gradient.partial_weight)[blockIdx.y * elements + index] = sum * A(pooled_scale(op));
-    if (in == 0 && tap == 0) static_cast<A*>(gradient.partial_bias)[blockIdx.y * shape.channels + channel] = bias;
   }
+  static_cast<A*>(gradient.partial_weight)[blockIdx.y * elements + index] = sum * A(pooled_scale(op));
+  if (in == 0 && tap == 0) static_cast<A*>(gradient.partial_bias)[blockIdx.y * shape.channels + channel] = bias;
 }
 
 }  // namespace elsa::cuda

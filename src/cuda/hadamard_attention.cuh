@@ -64,11 +64,10 @@ void hadamard_weight_gradient_with(const HadamardWeightGradient& gradient, void*
     const WeightGradientArguments<T> arguments{conv_arguments<T>(op), static_cast<float*>(gradient.partial_weight),
                                                static_cast<float*>(gradient.partial_bias)};
     const int64_t in_blocks = op.shape.channels / op.shape.groups / lane_channels;
-    const Grid grid{gradient.chunks, channel_blocks(op), weight_row_parts<K> * weight_parts<K> * in_blocks,
-                    32 * weight_rows<K>, 0};
     choose(vectors_fit<T>(op.query, op.shape.channels) && vectors_fit<T>(op.key, op.shape.channels), [&](auto vector) {
-      launch("hadamard_attention_backward", hadamard_weight_gradient_kernel<T, K, vector.value>, grid, stream,
-             arguments);
+      const int64_t parts = weight_row_parts<K> * weight_parts<K, vector.value>;
+      launch("hadamard_attention_backward", hadamard_weight_gradient_kernel<T, K, vector.value>,
+             {gradient.chunks, channel_blocks(op), parts * in_blocks, 32 * weight_rows<K>, 0}, stream, arguments);
     });
   });
 }

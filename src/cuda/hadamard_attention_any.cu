@@ -18,8 +18,7 @@ bool has_kernels(const HadamardConv& op) {
 }
 
 void conv_any(const HadamardConv& op, ConvStep step, void* stream) {
-  const int64_t elements = op.shape.batch * op.shape.channels * op.hidden.height * op.hidden.width;
-  const Grid grid{loop_blocks(elements, any_threads), 1, 1, any_threads, 0};
+  const Grid grid = grid_of_results("hadamard_attention", op.hidden, op.shape.batch, op.shape.channels, 1);
   choose_type(op.query.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const auto start = [&](const char* name, auto kernel) { launch(name, kernel, grid, stream, op); };
@@ -37,7 +36,7 @@ void conv_any(const HadamardConv& op, ConvStep step, void* stream) {
 void weight_gradient_any(const HadamardWeightGradient& gradient, void* stream) {
   const HadamardShape& shape = gradient.conv.shape;
   const int64_t weights = shape.channels * (shape.channels / shape.groups) * shape.kernel_size * shape.kernel_size;
-  const Grid grid{loop_blocks(weights, any_threads), gradient.chunks, 1, any_threads, 0};
+  const Grid grid = grid_of_elements(weights, gradient.chunks);
   choose_type(gradient.conv.query.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     launch("hadamard_attention_backward", hadamard_weight_gradient_any<T>, grid, stream, gradient);
@@ -58,12 +57,15 @@ void hadamard_weight_gradient(const HadamardWeightGradient& gradient, void* stre
 }
 
 void hadamard_softmax(const HadamardSoftmax& op, void* stream) {
-  const int64_t rows = op.shape.batch * op.shape.heads * op.out.height * op.out.width;
-  const Grid grid{loop_blocks(rows * softmax_lanes, any_threads), 1, 1, any_threads, 0};
+  constexpr int kept = 7;  // enough for K = 7
+  const Grid grid = grid_of_results("hadamard_attention", op.out, op.shape.batch, op.shape.heads, softmax_lanes);
   choose_type(op.out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     choose(op.attn.data != nullptr, [&](auto backward) {
-      launch("hadamard_attention", hadamard_softmax_kernel<T, backward.value>, grid, stream, op);
+      choose(op.shape.kernel_size * op.shape.kernel_size <= kept * softmax_lanes, [&](auto few) {
+        launch("hadamard_attention", hadamard_softmax_kernel < T, backward.value, few.value ? kept : 0 >, grid, stream,
+               op);
+      });
     });
   });
 }

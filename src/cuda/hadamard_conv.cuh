@@ -67,34 +67,55 @@ __device__ void load_products(const ConvArguments<T>& a, int sample, int channel
   }
 }
 
-// What the convolution reads of a row.
-template <typename T, bool Vector, ConvStep Step, int Count>
-__device__ void load_conv_row(const ConvArguments<T>& a, int sample, int channel, int row, int column, uint32_t inside,
-                              float (&to)[Count][lane_channels]) {
-  if constexpr (Step == ConvStep::adjoint) {
-    const int64_t step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
-    load_row<T, true>(a.grad.at(sample, channel, row, column), step, 1, lane_channels, inside, to);
-  } else {
-    load_products<T, Vector>(a, sample, channel, row, column, inside, to);
-  }
-}
-
-// Add a row of taps to the lane's sums.
-template <int K>
-__device__ void conv_taps(const float (&source)[slot_pixels + K - 1][lane_channels], const float* weights,
+// Add a row of taps to the lane's sums: what `Count` input channels contribute.
+template <int K, int Count>
+__device__ void conv_taps(const float (&source)[slot_pixels + K - 1][Count], const float* weights,
                           float (&sum)[slot_pixels][lane_channels]) {
 #pragma unroll
   for (int j = 0; j < K; ++j) {
-    float weight[lane_channels][lane_channels];
+    float weight[Count][lane_channels];
 #pragma unroll
-    for (int c = 0; c < lane_channels; ++c) load_shared(weights + j * weight_pitch + c * slot_channels, weight[c]);
+    for (int c = 0; c < Count; ++c) load_shared(weights + j * weight_pitch + c * slot_channels, weight[c]);
 #pragma unroll
     for (int p = 0; p < slot_pixels; ++p) {
 #pragma unroll
-      for (int c = 0; c < lane_channels; ++c) {
+      for (int c = 0; c < Count; ++c) {
 #pragma unroll
         for (int o = 0; o < lane_channels; ++o) sum[p][o] += weight[c][o] * source[p + j][c];
       }
+    }
+  }
+}
+
+// Convolve a row of 4 input channels.
+template <typename T, int K, bool Vector, ConvStep Step>
+__device__ void conv_row(const ConvArguments<T>& a, int sample, int channel, int row, int column, uint32_t inside,
+                         const float* weights, float (&sum)[slot_pixels][lane_channels]) {
+  constexpr int sources = slot_pixels + K - 1;
+  if constexpr (Step == ConvStep::adjoint) {
+    const int64_t step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
+    float source[sources][lane_channels];
+    load_row<T, true>(a.grad.at(sample, channel, row, column), step, 1, lane_channels, inside, source);
+    conv_taps<K>(source, weights, sum);
+  } else if constexpr (Vector) {
+    float source[sources][lane_channels];
+    load_products<T, true>(a, sample, channel, row, column, inside, source);
+    conv_taps<K>(source, weights, sum);
+  } else {
+    // One channel after another: all four would need more registers than there are.
+#pragma unroll 1
+    for (int c = 0; c < lane_channels; ++c, weights += slot_channels) {
+      const T* query = a.query.at(sample, channel + c, row, column);
+      const T* key = a.key.at(sample, channel + c, row, column);
+      float source[sources][1];
+#pragma unroll
+      for (int k = 0; k < sources; ++k) {
+        const int64_t pixel = k * a.tiling.dilation;
+        const bool load = inside >> k & 1;
+        source[k][0] =
+            load ? widened(query[pixel * a.query.column_stride]) * widened(key[pixel * a.key.column_stride]) : 0;
+      }
+      conv_taps<K>(source, weights, sum);
     }
   }
 }
@@ -164,9 +185,8 @@ __global__ void __launch_bounds__(conv_threads, !Vector || K > 7 ? 2
       for (int i = 0; works && i < K; ++i) {
         const int row = slot.row + (i - radius) * a.tiling.dilation;
         if (!within(row, a.tiling.height)) continue;
-        float source[slot_pixels + K - 1][lane_channels];
-        load_conv_row<T, Vector, Step>(a, sample, first_of_group + block * lane_channels, row, left, inside, source);
-        conv_taps<K>(source, weights + i * K * weight_pitch + lane * lane_channels, sum);
+        conv_row<T, K, Vector, Step>(a, sample, first_of_group + block * lane_channels, row, left, inside,
+                                     weights + i * K * weight_pitch + lane * lane_channels, sum);
       }
     }
 #pragma unroll

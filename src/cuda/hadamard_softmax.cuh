@@ -20,50 +20,62 @@ __device__ A over_lanes(A number, const Fold& fold) {
   return number;
 }
 
-// All lanes of a warp run the same number of rounds, so that all are there to exchange numbers.
-template <typename T, bool Backward>
-__global__ void __launch_bounds__(any_threads) hadamard_softmax_kernel(const HadamardSoftmax op) {
+// A lane keeps its `Kept` numbers of a row in registers; if Kept is 0, for more taps than that, it reads them again.
+template <typename T, bool Backward, int Kept>
+__global__ void __launch_bounds__(any_threads, any_blocks) hadamard_softmax_kernel(const HadamardSoftmax op) {
   using A = Accumulator<T>;
-  const HadamardShape& shape = op.shape;
-  const int64_t taps = shape.kernel_size * shape.kernel_size;
-  const int64_t rows = shape.batch * shape.heads * op.out.height * op.out.width;
+  const int64_t taps = op.shape.kernel_size * op.shape.kernel_size;
   const auto add = [](A left, A right) { return left + right; };
   const auto larger = [](A left, A right) { return left > right || left != left ? left : right; };
   const int lane = threadIdx.x % softmax_lanes;
-  const int64_t rounds = (rows * softmax_lanes + result_step() - 1) / result_step();
-  for (int64_t round = 0; round < rounds; ++round) {
-    const int64_t index = (first_result() + round * result_step()) / softmax_lanes;
-    const bool works = index < rows;
-    const Element row = element_at(op.out, shape.heads, works ? index : 0);
+  for_results(op.out, op.shape.batch, op.shape.heads, softmax_lanes, [&](const Element& row, bool exists) {
     const int64_t channel = row.channel * taps;
     const T* in = at<const T>(op.in, row.sample, channel, row.row, row.column);
+    const T* attn = Backward ? at<const T>(op.attn, row.sample, channel, row.row, row.column) : nullptr;
     T* out = at<T>(op.out, row.sample, channel, row.row, row.column);
-    if constexpr (Backward) {
-      const T* attn = at<const T>(op.attn, row.sample, channel, row.row, row.column);
-      A sum = 0;
-      for (int64_t tap = lane; works && tap < taps; tap += softmax_lanes) {
-        sum += widened(in[tap * op.in.channel_stride]) * widened(attn[tap * op.attn.channel_stride]);
-      }
-      sum = over_lanes(sum, add);
-      for (int64_t tap = lane; works && tap < taps; tap += softmax_lanes) {
-        const A difference = widened(in[tap * op.in.channel_stride]) - sum;
-        out[tap * op.out.channel_stride] = rounded<T>(widened(attn[tap * op.attn.channel_stride]) * difference);
-      }
-    } else {
-      const auto logit = [&](int64_t tap) {
-        const A bias = op.bias ? widened(static_cast<const T*>(op.bias)[channel + tap]) : A(0);
-        return widened(in[tap * op.in.channel_stride]) + bias;
-      };
-      A largest = -INFINITY, sum = 0;
-      for (int64_t tap = lane; works && tap < taps; tap += softmax_lanes) largest = larger(largest, logit(tap));
-      largest = over_lanes(largest, larger);
-      for (int64_t tap = lane; works && tap < taps; tap += softmax_lanes) sum += std::exp(logit(tap) - largest);
-      sum = over_lanes(sum, add);
-      for (int64_t tap = lane; works && tap < taps; tap += softmax_lanes) {
-        out[tap * op.out.channel_stride] = rounded<T>(std::exp(logit(tap) - largest) / sum);
-      }
+    const auto read = [&](int64_t tap) {
+      const A number = widened(in[tap * op.in.channel_stride]);
+      return !Backward && op.bias ? number + widened(static_cast<const T*>(op.bias)[channel + tap]) : number;
+    };
+    const auto read_attn = [&](int64_t tap) { return Backward ? widened(attn[tap * op.attn.channel_stride]) : A(0); };
+
+    A kept[Kept + 1], kept_attn[Kept + 1];
+#pragma unroll
+    for (int k = 0; k < Kept; ++k) {
+      const int tap = k * softmax_lanes + lane;
+      const bool inside = exists && tap < taps;
+      kept[k] = inside ? read(tap) : A(0), kept_attn[k] = inside ? read_attn(tap) : A(0);
     }
-  }
+    // Call f(tap, number, attn) for the lane's taps.
+    const auto for_taps = [&](const auto& f) {
+      if constexpr (Kept > 0) {
+#pragma unroll
+        for (int k = 0; k < Kept; ++k) {
+          const int tap = k * softmax_lanes + lane;
+          if (exists && tap < taps) f(tap, kept[k], kept_attn[k]);
+        }
+      } else {
+        for (int64_t tap = lane; exists && tap < taps; tap += softmax_lanes) f(tap, read(tap), read_attn(tap));
+      }
+    };
+
+    A sum = 0;
+    if constexpr (Backward) {
+      for_taps([&](int64_t, A grad, A weight) { sum += grad * weight; });
+      sum = over_lanes(sum, add);
+      for_taps(
+          [&](int64_t tap, A grad, A weight) { out[tap * op.out.channel_stride] = rounded<T>(weight * (grad - sum)); });
+    } else {
+      A largest = -INFINITY;
+      for_taps([&](int64_t, A logit, A) { largest = larger(largest, logit); });
+      largest = over_lanes(largest, larger);
+      for_taps([&](int64_t, A logit, A) { sum += std::exp(logit - largest); });
+      sum = over_lanes(sum, add);
+      for_taps([&](int64_t tap, A logit, A) {
+        out[tap * op.out.channel_stride] = rounded<T>(std::exp(logit - largest) / sum);
+      });
+    }
+  });
 }
 
 }  // namespace elsa::cuda

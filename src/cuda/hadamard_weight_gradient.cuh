@@ -14,11 +14,12 @@ struct WeightGradientArguments {
   float *partial_weight, *partial_bias;
 };
 
-// Taps of a warp, and the warps of a block. The taps of a large kernel's row go to two warps, its rows to two blocks.
-template <int K>
-constexpr int weight_taps = K <= 7 ? K : (K + 1) / 2;
-template <int K>
-constexpr int weight_parts = (K + weight_taps<K> - 1) / weight_taps<K>;
+// Taps of a warp, and the warps of a block. The taps of a large kernel's row go to several warps, its rows to two
+// blocks.
+template <int K, bool Vector>
+constexpr int weight_parts = (K + (Vector ? 6 : 5)) / (Vector ? 7 : 6);
+template <int K, bool Vector>
+constexpr int weight_taps = (K + weight_parts<K, Vector> - 1) / weight_parts<K, Vector>;
 template <int K>
 constexpr int weight_rows = K <= 7 ? K : (K + 1) / 2;
 template <int K>
@@ -34,13 +35,13 @@ __device__ inline float sum_over_slots(float number) {
 template <typename T, int K, bool Vector>
 __global__ void __launch_bounds__(32 * weight_rows<K>, 1)
     hadamard_weight_gradient_kernel(const WeightGradientArguments<T> arguments) {
-  constexpr int taps = weight_taps<K>, radius = K / 2;
+  constexpr int taps = weight_taps<K, Vector>, radius = K / 2;
   const ConvArguments<T>& a = arguments.conv;
   const int lane = threadIdx.x % slot_lanes;
   const int channel = blockIdx.y * slot_channels + lane * lane_channels;
   const int i = blockIdx.z % weight_row_parts<K> * weight_rows<K> + threadIdx.x / 32;
-  const int first_tap = blockIdx.z / weight_row_parts<K> % weight_parts<K> * taps;
-  const int block = blockIdx.z / weight_row_parts<K> / weight_parts<K>;
+  const int first_tap = blockIdx.z / weight_row_parts<K> % weight_parts<K, Vector> * taps;
+  const int block = blockIdx.z / weight_row_parts<K> / weight_parts<K, Vector>;
   const int in_channel = channel / a.group_width * a.group_width + block * lane_channels;
   const int64_t grad_step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
 
