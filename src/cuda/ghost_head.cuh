@@ -5,35 +5,64 @@
 
 #include "dispatch.cuh"
 #include "ghost_head_gather.cuh"
+#include "ghost_head_planes.cuh"
 #include "ghost_head_reduce.cuh"
 
 namespace elsa::cuda {
 
+// Blocks for `tiles` tiles of each of `rows` rows of a grid: as many as there is work, or as fill the device.
+inline int64_t tile_blocks(int64_t rows, int64_t tiles) {
+  constexpr int64_t enough_blocks = 8;  // on a multiprocessor, over all rows
+  return std::clamp<int64_t>(enough_blocks * multiprocessors() / rows, 1, tiles);
+}
+
+template <typename T, int K, bool Vector, bool Adjoint>
+void launch_gather(const GhostHeadGather& op, void* stream) {
+  const int height = int(op.out.height), width = int(op.out.width), dilation = int(op.shape.dilation);
+  const int batch = int(op.shape.batch), head_channels = int(op.shape.head_channels());
+  const int head_blocks = (head_channels + slot_channels - 1) / slot_channels;
+  const int64_t rows = op.shape.heads * head_blocks;
+  choose(op.mul.data != nullptr, [&](auto mul) {
+    choose(op.add.data != nullptr, [&](auto add) {
+      if constexpr (planes_take<T, K> && !mul.value) {
+        const PlanesArguments<T> arguments{Map<T>(op.out),
+                                           Map<const T>(op.source),
+                                           Map<const T>(op.attn),
+                                           Matrix<T>(op.add),
+                                           Lattice(height, width, dilation),
+                                           batch,
+                                           head_channels,
+                                           head_blocks};
+        launch("ghost_head", ghost_head_gather_planes<T, K, Vector, add.value, Adjoint>,
+               {tile_blocks(rows, batch * int64_t(arguments.lattice.tiles)), rows, 1, planes_threads,
+                planes_shared_bytes<T, K, add.value>},
+               stream, arguments);
+      } else {
+        const GatherArguments<T> arguments{Map<T>(op.out),
+                                           Map<const T>(op.source),
+                                           Map<const T>(op.attn),
+                                           Matrix<T>(op.mul),
+                                           Matrix<T>(op.add),
+                                           Tiling(height, width, dilation, gather_slots<K>, slots_across(op.source)),
+                                           batch,
+                                           head_channels,
+                                           head_blocks};
+        launch("ghost_head", ghost_head_gather<T, K, Vector, mul.value, add.value, Adjoint>,
+               {tile_blocks(rows, batch * int64_t(arguments.tiling.tiles)), rows, 1, gather_threads<K>,
+                gather_shared_floats<K, mul.value, add.value>() * sizeof(float)},
+               stream, arguments);
+      }
+    });
+  });
+}
+
 template <int K>
 void ghost_head_gather_with(const GhostHeadGather& op, void* stream) {
-  const int64_t head_channels = op.shape.head_channels();
-  const Tiling tiling(int(op.out.height), int(op.out.width), int(op.shape.dilation), gather_slots<K>,
-                      slots_across(op.source));
-  const int64_t head_blocks = (head_channels + slot_channels - 1) / slot_channels;
-  const int64_t rows = op.shape.heads * head_blocks;
-  constexpr int64_t enough_blocks = 8;  // on a multiprocessor, over all heads
-  const int64_t columns =
-      std::clamp<int64_t>(enough_blocks * multiprocessors() / rows, 1, op.shape.batch * int64_t(tiling.tiles));
   choose_narrow(op.out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const GatherArguments<T> arguments{Map<T>(op.out),      Map<const T>(op.source), Map<const T>(op.attn),
-                                       Matrix<T>(op.mul),   Matrix<T>(op.add),       tiling,
-                                       int(op.shape.batch), int(head_channels),      int(head_blocks)};
+    const int64_t head_channels = op.shape.head_channels();
     choose(vectors_fit<T>(op.source, head_channels) && vectors_fit<T>(op.out, head_channels), [&](auto vector) {
-      choose(op.mul.data != nullptr, [&](auto mul) {
-        choose(op.add.data != nullptr, [&](auto add) {
-          choose(op.adjoint, [&](auto adjoint) {
-            launch("ghost_head", ghost_head_gather<T, K, vector.value, mul.value, add.value, adjoint.value>,
-                   {columns, rows, 1, gather_threads<K>, gather_shared_bytes<T, K, mul.value, add.value>}, stream,
-                   arguments);
-          });
-        });
-      });
+      choose(op.adjoint, [&](auto adjoint) { launch_gather<T, K, vector.value, adjoint.value>(op, stream); });
     });
   });
 }

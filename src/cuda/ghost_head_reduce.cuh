@@ -6,7 +6,7 @@
 // write neighbouring taps; for 16-bit types without ghost_mul they are matrix products.
 #pragma once
 
-#include "ghost_head_band_gradient.cuh"
+#include "ghost_head_attn_gradient.cuh"
 #include "ghost_head_tile.cuh"
 
 namespace elsa::cuda {

@@ -8,6 +8,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 
 #include "../../src/cuda/words.cuh"
@@ -124,6 +125,16 @@ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&
                      b = (*given[column * 4 + holder])[4 + k / 8];
       sum[s] += half(a, k % 2) * half(b, k % 2);
     }
+  }
+}
+
+template <typename T>
+void load_left(const T* row, uint32_t (&left)[4]) {
+  if (std::bit_cast<uintptr_t>(row) % 16 != 0) throw std::runtime_error("emulation: load_left of an odd address");
+  const auto given = emulation::give({std::bit_cast<uintptr_t>(row)});
+  for (int k = 0; k < 4; ++k) {
+    const auto from = std::bit_cast<const T*>((*given[8 * k + threadIdx.x % 32 / 4])[0]);
+    std::memcpy(&left[k], from + threadIdx.x % 4 * 2, sizeof left[k]);
   }
 }
 

@@ -80,6 +80,16 @@ __device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2
   }
 }
 
+// The left operand from shared memory. Lane l gives where 8 numbers of row l % 16 are: for l < 16 the first eight, else
+// the last. They lie at a multiple of 16 bytes.
+template <typename T>
+__device__ void load_left(const T* row, uint32_t (&left)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(left[0]), "=r"(left[1]), "=r"(left[2]), "=r"(left[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
 // threadIdx.x for what is done once in a while: the compiler cannot keep what it computes from it in registers, which
 // the inner loops need.
 __device__ inline int passing_thread() {
