@@ -6,6 +6,7 @@
 #include "dispatch.cuh"
 #include "ghost_head_gather.cuh"
 #include "ghost_head_planes.cuh"
+#include "ghost_head_planes_reduce.cuh"
 #include "ghost_head_reduce.cuh"
 
 namespace elsa::cuda {
@@ -72,15 +73,38 @@ void launch_reduce(const GhostHeadReduce& op, const ReduceArguments<T>& argument
   const int64_t rows = op.shape.heads * (Want::attn ? 1 : arguments.head_blocks);
   launch("ghost_head_backward", ghost_head_reduce<T, K, Vector, Want>,
          {op.samples * op.chunks, rows, reduce_parts<K> * reduce_tap_parts<T, K, Want>, 32 * reduce_rows<K>,
-          reduce_shared_bytes<T, K, Vector, Want>},
+          reduce_shared_floats<K, Want>() * sizeof(float)},
          stream, arguments);
+}
+
+template <typename T, int K, bool Vector>
+void launch_planes_reduce(const GhostHeadReduce& op, bool with_attn, bool with_add, int head_blocks, void* stream) {
+  const PlanesReduceArguments<T> arguments{Map<const T>(op.value),
+                                           Map<const T>(op.grad),
+                                           Map<T>(op.grad_attn),
+                                           static_cast<float*>(op.partial_add),
+                                           Lattice(int(op.grad.height), int(op.grad.width), int(op.shape.dilation)),
+                                           op.shape.channels,
+                                           int(op.shape.batch / op.samples),
+                                           int(op.chunks),
+                                           int(op.shape.head_channels()),
+                                           head_blocks};
+  choose(with_attn, [&](auto attn) {
+    choose(with_add, [&](auto add) {
+      if constexpr (attn.value || add.value) {
+        launch(
+            "ghost_head_backward", ghost_head_reduce_planes<T, K, Vector, attn.value, add.value>,
+            {op.samples * op.chunks, op.shape.heads * head_blocks, 1, planes_threads, planes_reduce_shared_bytes<T, K>},
+            stream, arguments);
+      }
+    });
+  });
 }
 
 template <int K>
 void ghost_head_reduce_with(const GhostHeadReduce& op, void* stream) {
   const int64_t head_channels = op.shape.head_channels();
-  const int64_t head_blocks = (head_channels + slot_channels - 1) / slot_channels;
-  const bool attn = op.grad_attn.data != nullptr, mul = op.partial_mul != nullptr, add = op.partial_add != nullptr;
+  const int head_blocks = int((head_channels + slot_channels - 1) / slot_channels);
   const bool together = head_blocks == 1;
   choose_narrow(op.value.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -97,13 +121,22 @@ void ghost_head_reduce_with(const GhostHeadReduce& op, void* stream) {
         int(op.shape.batch / op.samples),
         int(op.chunks),
         int(head_channels),
-        int(head_blocks)};
+        head_blocks};
     choose(vectors_fit<T>(op.value, head_channels) && vectors_fit<T>(op.grad, head_channels), [&](auto vector) {
+      bool attn = op.grad_attn.data != nullptr, mul = op.partial_mul != nullptr, add = op.partial_add != nullptr;
+      constexpr bool planes = planes_reduce_take<T, K>;
+      if constexpr (planes) {
+        const bool planes_attn = attn && together && !op.mul.data, planes_add = add && !mul;
+        launch_planes_reduce<T, K, vector.value>(op, planes_attn, planes_add, head_blocks, stream);
+        attn &= !planes_attn, add &= !planes_add;
+      }
       choose(op.mul.data != nullptr, [&](auto scaled) {
         choose(mul && together, [&](auto with_mul) {
           choose(add && together, [&](auto with_add) {
             using Want = Wanted<true, scaled.value, with_mul.value && scaled.value, with_add.value>;
-            if (attn) launch_reduce<K, T, vector.value, Want>(op, arguments, stream);
+            if constexpr (!planes || Want::mul || !Want::add) {
+              if (attn) launch_reduce<K, T, vector.value, Want>(op, arguments, stream);
+            }
           });
         });
       });
@@ -111,7 +144,7 @@ void ghost_head_reduce_with(const GhostHeadReduce& op, void* stream) {
       choose(mul, [&](auto with_mul) {
         choose(add, [&](auto with_add) {
           using Want = Wanted<false, false, with_mul.value, with_add.value>;
-          if constexpr (Want::mul || Want::add) {
+          if constexpr (Want::mul || (Want::add && !planes)) {
             if (apart) launch_reduce<K, T, vector.value, Want>(op, arguments, stream);
           }
         });

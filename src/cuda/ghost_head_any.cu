@@ -53,7 +53,7 @@ void ghost_head_reduce(const GhostHeadReduce& op, void* stream) {
 }
 
 int64_t ghost_head_chunks(const GhostHeadReduce& op) {
-  constexpr int64_t enough_blocks = 2;  // on a multiprocessor, over all heads
+  constexpr int64_t enough_blocks = 4;  // on a multiprocessor, over all heads
   return partial_results(enough_blocks * multiprocessors() / op.shape.heads, op.samples,
                          op.shape.batch / op.samples * op.grad.height);
 }

@@ -6,68 +6,24 @@
 // band matrix: out[pixel] = Σ_s source[s] · weight[s − pixel][pixel]. The band of attn serves 32 channels of a row of
 // pixels, that of ghost_add 16 rows of pixels of a channel. The products are exact and the sums float32, as elsewhere.
 //
-// A block takes tiles of 16 × 16 pixels × 32 channels. In shared memory it has their sources, a plane for each channel,
-// and the sums over ghost_add, with which those over attn begin. Neighbours are pixels that lie the dilation apart.
+// A block has the sources of a tile in shared memory, and the sums over ghost_add, with which those over attn begin.
 #pragma once
 
 #include "ghost_head_tile.cuh"
+#include "planes.cuh"
 
 namespace elsa::cuda {
 
 template <typename T, int K>
 constexpr bool planes_take = matrix_units_take<T> && K <= 9;
 
-constexpr int planes_threads = 128, planes_warps = planes_threads / 32;
-constexpr int plane_side = 16, group_pixels = 8, groups = plane_side / group_pixels;
-constexpr int plane_columns = (groups + 1) * group_pixels;  // 16 from the first pixel of each group on
-constexpr int matrix_terms = 2;                             // in T, of a float32 of ghost_add
-
-template <int K>
-constexpr int plane_rows = plane_side + K - 1;
-// An odd number of 16 bytes: the same row of eight planes lies in different banks.
-template <int K>
-constexpr int plane_pitch = plane_rows<K> * plane_columns + 8;
 constexpr int plane_sums = plane_side * plane_side + 8;
-
-// The channels 4·l, …, 4·l + 3 are 8 planes apart, so that lanes l store them to different banks.
-__device__ inline int channel_of_plane(int plane) { return plane % slot_lanes * lane_channels + plane / slot_lanes; }
+constexpr int matrix_terms = 2;  // in T, of a float32 of ghost_add
 
 template <typename T, int K, bool Add>
 constexpr size_t planes_shared_bytes =
     slot_channels *
-    (sizeof(T) * plane_pitch<K> + (Add ? sizeof(float) * plane_sums + sizeof(T) * matrix_terms * K * K : 0));
-
-// A map as tiles, residue by residue modulo the dilation.
-struct Lattice {
-  int height, width, dilation, tiles_across, tiles_down, residues_across, tiles;
-
-  Lattice(int map_height, int map_width, int map_dilation)
-      : height(map_height), width(map_width), dilation(map_dilation) {
-    const auto blocks = [&](int extent) { return ((extent - 1) / dilation + plane_side) / plane_side; };
-    tiles_across = blocks(width), tiles_down = blocks(height);
-    residues_across = dilation < width ? dilation : width;
-    tiles = tiles_across * tiles_down * residues_across * (dilation < height ? dilation : height);
-  }
-};
-
-// One of them: its first pixel, and how many rows and columns from there on the map has.
-struct LatticeTile {
-  int row, column, rows, columns, rows_before, columns_before;
-
-  __device__ LatticeTile(const Lattice& lattice, int index) {
-    const int across = index % lattice.tiles_across, down = index / lattice.tiles_across % lattice.tiles_down;
-    const int residue = index / lattice.tiles_across / lattice.tiles_down;
-    rows_before = down * plane_side, columns_before = across * plane_side;
-    row = residue / lattice.residues_across + rows_before * lattice.dilation;
-    column = residue % lattice.residues_across + columns_before * lattice.dilation;
-    rows = (lattice.height - row + lattice.dilation - 1) / lattice.dilation;
-    columns = (lattice.width - column + lattice.dilation - 1) / lattice.dilation;
-  }
-
-  // Whether the pixel that many rows and columns from the first is in the map.
-  __device__ bool has_row(int y) const { return y >= -rows_before && y < rows; }
-  __device__ bool has_column(int x) const { return x >= -columns_before && x < columns; }
-};
+    (sizeof(T) * source_pitch<K> + (Add ? sizeof(float) * plane_sums + sizeof(T) * matrix_terms * K * K : 0));
 
 template <typename T>
 struct PlanesArguments {
@@ -77,40 +33,6 @@ struct PlanesArguments {
   Lattice lattice;
   int batch, head_channels, head_blocks;  // blocks of 32 channels in a head
 };
-
-// Copy a tile's sources to the planes; zeros outside the map, and for channels after the last of `count`. Each thread
-// takes two neighbouring columns of 4 channels.
-template <typename T, int K, bool Vector>
-__device__ void stage_planes(const PlanesArguments<T>& a, const LatticeTile& tile, int sample, int64_t first_channel,
-                             int count, T* planes) {
-  constexpr int pairs = planes_threads / slot_lanes, sources = plane_side + K - 1, radius = K / 2;
-  const int thread = passing_thread(), lane = Vector ? thread % slot_lanes : thread / pairs;
-  const int pair = Vector ? thread / slot_lanes : thread % pairs, x = 2 * pair - radius;
-  const int lane_count = count - lane * lane_channels;
-  if (2 * pair >= plane_columns) return;
-  uint32_t columns_inside = 0;
-#pragma unroll
-  for (int k = 0; k < 2; ++k) {
-    const bool inside = lane_count > 0 && 2 * pair + k < sources && tile.has_column(x + k);
-    columns_inside |= uint32_t(inside) << k;
-  }
-  const int64_t step = a.lattice.dilation * a.source.column_stride * int(sizeof(T));
-  const int64_t next_row = a.lattice.dilation * a.source.row_stride;
-  const T* from = a.source.at(sample, first_channel + lane * lane_channels, tile.row - radius * a.lattice.dilation,
-                              tile.column + x * a.lattice.dilation);
-  uint32_t* to = reinterpret_cast<uint32_t*>(planes + lane * plane_pitch<K>) + pair;
-#pragma unroll 4
-  for (int row = 0; row < plane_rows<K>; ++row, from += next_row, to += plane_columns / 2) {
-    Words<T> pixels[2];
-    load_words<T, Vector>(from, step, a.source.channel_stride, lane_count,
-                          tile.has_row(row - radius) ? columns_inside : 0, pixels);
-#pragma unroll
-    for (int c = 0; c < lane_channels; ++c) {
-      to[c * slot_lanes * plane_pitch<K> / 2] =
-          __byte_perm(pixels[0].data[c / 2], pixels[1].data[c / 2], c % 2 == 0 ? 0x5410 : 0x7632);
-    }
-  }
-}
 
 // Copy ghost_add to shared memory, [term][plane][tap].
 template <typename T, int K, bool Adjoint>
@@ -181,7 +103,7 @@ __device__ void sum_over_add(const T* planes, const T* terms, int used_terms, fl
 #pragma unroll
       for (int group = 0; group < groups; ++group) {
         load_left<T>(
-            planes + plane * plane_pitch<K> + (i + lane % 16) * plane_columns + (group + lane / 16) * group_pixels,
+            planes + plane * source_pitch<K> + (i + lane % 16) * source_columns + (group + lane / 16) * group_pixels,
             source[group]);
       }
 #pragma unroll
@@ -240,7 +162,7 @@ __device__ void finish_group(const PlanesArguments<T>& a, const LatticeTile& til
 #pragma unroll
     for (int i = 0; i < K; ++i) {
       uint32_t source[4];
-      load_left<T>(planes + (half * 16 + lane % 16) * plane_pitch<K> + i * plane_columns + lane / 16 * group_pixels,
+      load_left<T>(planes + (half * 16 + lane % 16) * source_pitch<K> + i * source_columns + lane / 16 * group_pixels,
                    source);
       add_product<T>(source, band[i], sum[half]);
     }
@@ -261,7 +183,7 @@ __device__ void finish_group(const PlanesArguments<T>& a, const LatticeTile& til
 template <typename T, int K, bool Vector, bool Add, bool Adjoint>
 __global__ void __launch_bounds__(planes_threads, 3) ghost_head_gather_planes(const PlanesArguments<T> a) {
   T* planes = shared_memory<T>();
-  float* sums = reinterpret_cast<float*>(planes + slot_channels * plane_pitch<K>);
+  float* sums = reinterpret_cast<float*>(planes + slot_channels * source_pitch<K>);
   T* terms = reinterpret_cast<T*>(sums + slot_channels * plane_sums);
   const int warp = threadIdx.x / 32;
   const int head = blockIdx.y / a.head_blocks, first = blockIdx.y % a.head_blocks * slot_channels;
@@ -273,7 +195,7 @@ __global__ void __launch_bounds__(planes_threads, 3) ghost_head_gather_planes(co
     const int sample = unit / a.lattice.tiles;
     const LatticeTile tile(a.lattice, unit % a.lattice.tiles);
     __syncthreads();
-    stage_planes<T, K, Vector>(a, tile, sample, first_channel, count, planes);
+    stage_sources<T, K, Vector>(a.source, a.lattice.dilation, tile, sample, first_channel, count, planes);
     if constexpr (Add) {
       if (staged_sample < 0 || (sample != staged_sample && a.add.batch_stride != 0)) {
         stage_terms<T, K, Adjoint>(a.add, sample, first_channel, count, terms);
@@ -288,7 +210,7 @@ __global__ void __launch_bounds__(planes_threads, 3) ghost_head_gather_planes(co
       const int y = index / groups, group = index % groups;
       if (y >= tile.rows || group * group_pixels >= tile.columns) continue;
       finish_group<T, K, Vector, Add, Adjoint>(a, tile, sample, head, first_channel, count, y, group,
-                                               planes + y * plane_columns + group * group_pixels,
+                                               planes + y * source_columns + group * group_pixels,
                                                sums + y * plane_side + group * group_pixels);
     }
   }

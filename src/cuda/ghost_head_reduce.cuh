@@ -3,10 +3,9 @@
 //
 // Each warp of a block has a kernel row of its own, for all slots of all tiles that the block visits: the sums over
 // pixels stay in registers to the end. The sums over channels go through shared memory, so that neighbouring lanes
-// write neighbouring taps; for 16-bit types without ghost_mul they are matrix products.
+// write neighbouring taps.
 #pragma once
 
-#include "ghost_head_attn_gradient.cuh"
 #include "ghost_head_tile.cuh"
 
 namespace elsa::cuda {
@@ -46,22 +45,11 @@ constexpr int reduce_tap_parts = (K + reduce_row_taps<T, K, Want> - 1) / reduce_
 template <int K, bool Vector, typename Want>
 constexpr int reduce_blocks = (Want::mul || !Vector || K > 9 ? K == 5 ? 10 : 8 : 16) / reduce_rows<K>;
 
-// Whether the matrix units do the sums over channels.
-template <typename T, bool Vector, typename Want>
-constexpr bool reduces_band = matrix_units_take<T> && Vector && Want::attn && !Want::scaled;
-
-// What is left without them.
-template <typename T, bool Vector, typename Want>
-using WithoutBand = Wanted<Want::attn && !reduces_band<T, Vector, Want>, Want::scaled, Want::mul, Want::add>;
-
-template <typename T, int K, bool Vector, typename Want>
-constexpr size_t reduce_map_bytes =
-    reduces_band<T, Vector, Want> ? sizeof(T) * reduce_rows<K> * band_gradient_elements<K, reduce_rows<K>>
-    : Want::attn || Want::mul     ? sizeof(float) * reduce_rows<K> * K * attn_pitch(reduce_slots)
-                                  : 0;
-template <typename T, int K, bool Vector, typename Want>
-constexpr size_t reduce_shared_bytes =
-    reduce_map_bytes<T, K, Vector, Want> + (Want::scaled ? sizeof(float) * K * K * slot_channels : 0);
+template <int K, typename Want>
+constexpr size_t reduce_shared_floats() {
+  const int map = Want::attn || Want::mul ? attn_pitch(reduce_slots) : 0;
+  return size_t(reduce_rows<K> * K) * map + (Want::scaled ? K * K * slot_channels : 0);
+}
 
 // The sums over a slot's lanes of eight numbers; lane k gets that of the k-th.
 __device__ inline float sum_over_lanes(float (&number)[slot_lanes], int lane) {
@@ -148,12 +136,8 @@ template <typename T, int K, bool Vector, typename Want>
 __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, Want>)
     ghost_head_reduce(const ReduceArguments<T> a) {
   constexpr int Rows = reduce_rows<K>, Taps = reduce_row_taps<T, K, Want>, radius = K / 2;
-  constexpr bool band = reduces_band<T, Vector, Want>;
-  using Rest = WithoutBand<T, Vector, Want>;
-  unsigned char* shared = shared_memory<unsigned char>();
-  float* map = reinterpret_cast<float*>(shared);
-  float* mul = reinterpret_cast<float*>(shared + reduce_map_bytes<T, K, Vector, Want>);
-  T* band_map = reinterpret_cast<T*>(shared);
+  float* map = shared_memory<float>();
+  float* mul = map + (Want::attn || Want::mul ? Rows * K * attn_pitch(reduce_slots) : 0);
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % slot_lanes;
   const int first_row = blockIdx.z % reduce_parts<K> * Rows, i = first_row + warp;
@@ -164,7 +148,7 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
   const int group = blockIdx.x / a.chunks, chunk = blockIdx.x % a.chunks;
   const int head = Want::attn ? blockIdx.y : blockIdx.y / a.head_blocks;
   const int first_block = Want::attn ? 0 : blockIdx.y % a.head_blocks;
-  const int last_block = Want::attn && !band ? a.head_blocks : first_block + 1;
+  const int last_block = Want::attn ? a.head_blocks : first_block + 1;
   const int head_channel = head * a.head_channels;
   const int64_t value_step = a.tiling.dilation * a.value.column_stride * int(sizeof(T));
   const int64_t grad_step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
@@ -186,7 +170,7 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
       }
       if constexpr (Want::scaled || Want::mul) __syncthreads();
 #pragma unroll 1
-      for (int base = 0; (Rest::attn || Rest::mul || Rest::add) && base < reduce_slots; base += warp_slots) {
+      for (int base = 0; base < reduce_slots; base += warp_slots) {
         const int index = base + threadIdx.x % 32 / slot_lanes;
         const Slot slot = a.tiling.slot(tile, index);
         const int row = slot.row + (i - radius) * a.tiling.dilation;
@@ -198,22 +182,11 @@ __global__ void __launch_bounds__(32 * reduce_rows<K>, reduce_blocks<K, Vector, 
         load_row<T, Vector>(a.value.at(sample, head_channel + first, row, left), value_step, a.value.channel_stride,
                             count, row_inside ? columns_inside(slot, first_tap - radius) : 0, value);
         const float* scales = mul + ((i < K ? i : 0) * K + first_tap) * slot_channels + lane * lane_channels;
-        reduce_taps<Taps, Rest>(value, grad, taps, warp_map + index * padded_pixels, block == 0, scales, lane, sum_mul,
+        reduce_taps<Taps, Want>(value, grad, taps, warp_map + index * padded_pixels, block == 0, scales, lane, sum_mul,
                                 sum_add);
       }
     }
-    if constexpr (band) {
-#pragma unroll 1
-      for (int index = (warp + unit) % Rows; first_tap == 0 && index < reduce_slots; index += Rows) {
-        const Slot slot = a.tiling.slot(tile, index);
-        T* slot_map = band_map + warp * band_gradient_elements<K, Rows>;
-        band_gradient<T, K, Rows>(a.value, a.grad, a.tiling.dilation, sample, head_channel, a.head_channels, slot,
-                                  first_row, slot_map);
-        __syncwarp();
-        write_band_gradient<T, K, Rows>(a.grad_attn, a.tiling.dilation, sample, head, slot, first_row, slot_map);
-        __syncwarp();
-      }
-    } else if constexpr (Want::attn) {
+    if constexpr (Want::attn) {
       // A warp writes what it computed itself.
       __syncwarp();
       unstage_attn_taps<T, Taps>(a.grad_attn, a.tiling, sample, tile, (int64_t(head) * K + i) * K + first_tap, taps,

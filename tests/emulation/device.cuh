@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 
 #include "../../src/cuda/words.cuh"
 
@@ -128,13 +129,30 @@ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&
   }
 }
 
+// Where each lane of the warp has a row of a matrix in shared memory.
+template <typename T>
+std::array<const T*, 32> matrix_rows(const T* row) {
+  if (std::bit_cast<uintptr_t>(row) % 16 != 0) throw std::runtime_error("emulation: a row at no multiple of 16 bytes");
+  const auto given = emulation::give({std::bit_cast<uintptr_t>(row)});
+  std::array<const T*, 32> rows;
+  for (int lane = 0; lane < 32; ++lane) rows[lane] = std::bit_cast<const T*>((*given[lane])[0]);
+  return rows;
+}
+
 template <typename T>
 void load_left(const T* row, uint32_t (&left)[4]) {
-  if (std::bit_cast<uintptr_t>(row) % 16 != 0) throw std::runtime_error("emulation: load_left of an odd address");
-  const auto given = emulation::give({std::bit_cast<uintptr_t>(row)});
-  for (int k = 0; k < 4; ++k) {
-    const auto from = std::bit_cast<const T*>((*given[8 * k + threadIdx.x % 32 / 4])[0]);
-    std::memcpy(&left[k], from + threadIdx.x % 4 * 2, sizeof left[k]);
+  const auto rows = matrix_rows(row);
+  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+  for (int m = 0; m < 4; ++m) std::memcpy(&left[m], rows[8 * m + group] + 2 * pair, sizeof left[m]);
+}
+
+template <typename T>
+void load_transposed(const T* row, uint32_t (&matrices)[4]) {
+  const auto rows = matrix_rows(row);
+  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+  for (int m = 0; m < 4; ++m) {
+    const std::array<T, 2> column{rows[8 * m + 2 * pair][group], rows[8 * m + 2 * pair + 1][group]};
+    matrices[m] = std::bit_cast<uint32_t>(column);
   }
 }
 

@@ -90,6 +90,16 @@ __device__ void load_left(const T* row, uint32_t (&left)[4]) {
                : "memory");
 }
 
+// Four 8 × 8 matrices from shared memory, transposed. Lane 8·m + r gives where row r of matrix m is, at a multiple of
+// 16 bytes; lane 4·g + t gets of each matrix the elements of column g of the rows 2t, 2t + 1.
+template <typename T>
+__device__ void load_transposed(const T* row, uint32_t (&matrices)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
 // threadIdx.x for what is done once in a while: the compiler cannot keep what it computes from it in registers, which
 // the inner loops need.
 __device__ inline int passing_thread() {
