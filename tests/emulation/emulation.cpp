@@ -97,19 +97,22 @@ void run_block() {
     fibers[t].started = false;
     fibers[t].gifts = 0;
   }
-  const std::vector<int64_t> turns = in_order(threads);
-  for (bool go_on = true; go_on;) {
-    for (const int64_t t : turns) {
-      if (fibers[t].state != State::ready) continue;
-      current = int(t);
-      thread_index = {unsigned(t), 0, 0};
-      resume();
+  // A warp goes on until all of its threads wait for the block or have ended: whatever it needs of another warp is not
+  // there yet if no barrier sees to it, or gone already.
+  const std::vector<int64_t> warps = in_order((threads + warp_size - 1) / warp_size), lanes = in_order(warp_size);
+  do {
+    for (const int64_t warp : warps) {
+      const int first = int(warp) * warp_size, last = std::min(first + warp_size, threads);
+      do {
+        for (const int64_t lane : lanes) {
+          current = first + int(lane);
+          if (current >= last || fibers[current].state != State::ready) continue;
+          thread_index = {unsigned(current), 0, 0};
+          resume();
+        }
+      } while (release(first, last, State::waiting_for_warp));
     }
-    go_on = release(0, threads, State::waiting_for_block);
-    for (int first = 0; first < threads; first += warp_size) {
-      go_on |= release(first, std::min(first + warp_size, threads), State::waiting_for_warp);
-    }
-  }
+  } while (release(0, threads, State::waiting_for_block));
   for (int t = 0; t < threads; ++t) {
     if (fibers[t].state != State::ended) throw std::runtime_error("emulation: threads wait at different barriers");
   }
