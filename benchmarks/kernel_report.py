@@ -24,29 +24,38 @@ BATCH, KERNEL_SIZE, BYTES = 128, 7, 2
 TAPS = KERNEL_SIZE**2
 STAGES = {1: (56, 96), 2: (28, 192), 3: (14, 384)}  # side of the map, channels
 
-# The kernels whose loops are shown, and the taps of a channel that a lane does in one turn: a row of taps of 7 pixels ×
-# 4 channels; of half a row; and, on the matrix units, a lane's share of all taps of a row of 7 pixels × 32 channels.
-ROW, HALF_ROW, BAND = 7 * 4 * 7, 7 * 4 * 4, 7 * 7 * 7
+# The loops that are shown: kernel, kind of loop, its number among those of that kind, and the taps of a channel that a
+# lane gets done in one turn. On the float32 units it is a row of taps of 7 pixels × 4 channels, or half of one. On the
+# matrix units a warp does a channel of a tile of 16 × 16 pixels, or a group of 8 pixels × 32 channels; or a row of 8
+# channels of a tile; and four warps bring 4 of the 22 rows that a tile of 32 channels needs.
+ROW, HALF_ROW, GROUP = 7 * 4 * 7, 7 * 4 * 4, 16 * 16 * 49 / 32
+ROW_OF_8, STAGING = 8 * GROUP / 22, 32 * GROUP / 4 * 4 / 22
+GATHER = "ghost_head_gather_planesI13__nv_bfloat16Li7ELb1ELb1ELb"
+REDUCE = "ghost_head_reduce_planesI13__nv_bfloat16Li7ELb1ELb1ELb1E"
+CONV = "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE"
 SHOWN = {
-    "ghost_head forward, add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb0E", ROW),
-    "ghost_head forward, mul and add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E", ROW),
-    "ghost_head gradient of value, add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb0ELb1ELb1E", ROW),
-    "ghost_head gradient of attn": ("ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb0E", BAND),
-    "ghost_head gradient of add, with it": (
-        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb0ELb0ELb1E",
-        ROW,
-    ),
+    "ghost_head, add: sources of a tile": (GATHER + "0E", "copies", 0, STAGING),
+    "ghost_head forward, add: the sums over add": (GATHER + "0E", "products", 0, GROUP),
+    "ghost_head forward, add: the sums over attn": (GATHER + "0E", "products", 1, GROUP),
+    "ghost_head gradient of value, add: the sums over attn": (GATHER + "1E", "products", 1, GROUP),
+    "ghost_head gradient of add": (REDUCE, "products", 0, ROW_OF_8),
+    "ghost_head gradient of attn": (REDUCE, "products", 1, GROUP),
+    "ghost_head forward, mul and add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E", "float32", 0, ROW),
     "ghost_head gradients of attn, mul and add": (
         "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb1ELb1ELb1E",
+        "float32",
+        0,
         HALF_ROW,
     ),
-    "hadamard_attention convolution, GELU": ("hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE0E", ROW),
-    "hadamard_attention convolution, GELU'": ("hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE1E", ROW),
-    "hadamard_attention gradients of query and key": (
-        "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE2E",
+    "hadamard_attention convolution, GELU": (CONV + "0E", "float32", 0, ROW),
+    "hadamard_attention convolution, GELU'": (CONV + "1E", "float32", 0, ROW),
+    "hadamard_attention gradients of query and key": (CONV + "2E", "float32", 0, ROW),
+    "hadamard_attention gradients of the weights": (
+        "hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E",
+        "float32",
+        0,
         ROW,
     ),
-    "hadamard_attention gradients of the weights": ("hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E", ROW),
 }
 
 
@@ -65,8 +74,8 @@ def floors() -> str:
         taps, conv = pixels * channels * TAPS, pixels * narrow * 4 * TAPS
         product = pixels * narrow * heads * TAPS
         for kernel, moved, instructions, matrix in (
-            ("ghost_head forward", 2 * image + map_, taps, taps),
-            ("ghost_head backward", 3 * image + 2 * map_, 2 * taps, 2 * taps),
+            ("ghost_head forward", 2 * image + map_, 0, 2 * taps),
+            ("ghost_head backward", 3 * image + 2 * map_, 0, 4 * taps),
             ("hadamard_attention: convolution, GELU", 3 * query, conv, 0),
             ("hadamard_attention: projection", query + map_, 0, product),
             ("hadamard_attention: softmax", 2 * map_, 0, 0),
@@ -77,7 +86,7 @@ def floors() -> str:
             ("hadamard_attention backward: weights", 3 * query, conv, 0),
         ):
             memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + matrix / MATRIX_RATE
-            millions = (instructions + matrix) / 1e6
+            millions = (instructions or matrix) / 1e6
             numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
             least = max(memory, arithmetic)
             rows.append([f"{stage}: {kernel}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
@@ -102,7 +111,8 @@ def resources(library: Path) -> str:
             name = re.sub(r"^_ZN4elsa4cuda\d+", "", match[1])
             kind, rest = re.match(r"([a-z_]+)(.*)", name).groups()
             size = re.search(r"Li(\d+)E", rest)
-            key = (architecture, kind, f"K = {size[1]}" if size else "any K")
+            sized = size and kind != "hadamard_softmax_kernel"  # whose number is that of the taps of a lane
+            key = (architecture, kind, f"K = {size[1]}" if sized else "any K")
             groups.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
     rows = []
     for (architecture, kind, size), numbers in sorted(groups.items(), key=lambda item: (item[0][:2], len(item[0][2]))):
@@ -130,16 +140,11 @@ def functions(library: Path, architecture: str) -> Iterator[tuple[str, list[str]
                 yield name, code.splitlines()
 
 
-def matrix_products(loop: Counter[str]) -> int:
-    """Count the products of the matrix units."""
-    return sum(n for op, n in loop.items() if op.startswith("HMMA"))
-
-
-def hottest_loop(code: list[str]) -> Counter[str]:
-    """Count the instructions of the loop over kernel rows: that which is densest in multiply-adds and products."""
+def innermost_loops(code: list[str]) -> list[Counter[str]]:
+    """Count the instructions of the loops that have no loop inside, in the order of the code."""
     labels: dict[str, int] = {}
     operations: list[str] = []
-    loops: list[Counter[str]] = []
+    loops: list[tuple[int, int]] = []
     for line in code:
         if match := re.match(r"\s*(\.L_x_\d+):", line):
             labels[match[1]] = len(operations)
@@ -147,35 +152,49 @@ def hottest_loop(code: list[str]) -> Counter[str]:
             operations.append(match[1])
             target = re.search(r"\.L_x_\d+", match[2])
             if match[1].startswith("BRA") and target and target[0] in labels:
-                loops.append(Counter(operations[labels[target[0]] :]))
-    return max(loops, key=lambda loop: (loop["FFMA"] + matrix_products(loop)) / loop.total())
+                start = labels[target[0]]
+                if not any(start <= inner for inner, _ in loops):
+                    loops.append((start, len(operations)))
+    return [Counter(operations[start:end]) for start, end in loops]
+
+
+def count(loop: Counter[str], *prefixes: str) -> int:
+    """Count the instructions of some kinds."""
+    return sum(number for operation, number in loop.items() if operation.startswith(prefixes))
+
+
+def loop_of(code: list[str], kind: str, index: int) -> Counter[str]:
+    """Return the loop of float32 that is densest, or the ``index``-th of products or of copies."""
+    loops = innermost_loops(code)
+    if kind == "float32":
+        return max(loops, key=lambda loop: loop["FFMA"] / loop.total())
+    if kind == "products":
+        return [loop for loop in loops if count(loop, "HMMA")][index]
+    return [loop for loop in loops if count(loop, "LDG.E.64") and count(loop, "STS")][index]
 
 
 def inner_loops(library: Path, architecture: str) -> str:
-    """Return what one kernel row of a lane takes, by kind of instruction."""
+    """Return what one turn of the inner loops takes, by kind of instruction."""
     kinds = {
         "float32": ("FFMA", "FADD", "FMUL"),
         "matrix products": ("HMMA",),
-        "8-byte loads": ("LDG.E.64",),
-        "shared loads": ("LDS",),
+        "global loads and stores": ("LDG", "STG"),
+        "shared": ("LDS", "STS"),
         "shuffles": ("SHFL",),
+        "local memory": ("LDL", "STL"),
     }
-    rows = []
-    found = {
-        shown: hottest_loop(code)
+    codes = {
+        mangled: code
         for name, code in functions(library, architecture)
-        for shown, (mangled, _) in SHOWN.items()
+        for mangled in {mangled for mangled, *_ in SHOWN.values()}
         if mangled in name
     }
-    for shown, (_, lane_taps) in SHOWN.items():
-        loop = found[shown]
-        counts = [sum(n for op, n in loop.items() if op.startswith(prefixes)) for prefixes in kinds.values()]
-        narrow = sum(n for op, n in loop.items() if op.startswith(("LDG", "LDL", "STL"))) - counts[2]
-        total = loop.total()
-        ratios = f"{total / lane_taps:.2f}", f"{100 * counts[0] / total:.0f} %"
-        rows.append([shown, str(total), *map(str, counts), str(narrow), *ratios])
-    head = ["kernel, K = 7, bfloat16", "instructions", *kinds, "other loads", "per tap and channel", "share of float32"]
-    return table(head, rows)
+    rows = []
+    for shown, (mangled, kind, index, lane_taps) in SHOWN.items():
+        loop = loop_of(codes[mangled], kind, index)
+        counts = [str(count(loop, *prefixes)) for prefixes in kinds.values()]
+        rows.append([shown, str(loop.total()), *counts, f"{loop.total() / lane_taps:.2f}"])
+    return table(["loop, K = 7, bfloat16", "instructions", *kinds, "per tap and channel"], rows)
 
 
 def replace(document: str, name: str, text: str) -> str:
