@@ -75,6 +75,12 @@ def test_agrees_with_oracle(backend: Backend, case: GhostHead, dtype: torch.dtyp
     check(case, backend.device, dtype, layouts=layouts)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", [replace(case, mul="none") for case in SIZES], ids=str)
+def test_without_ghost_mul(backend: Backend, case: GhostHead, dtype: torch.dtype) -> None:
+    check(case, backend.device, dtype, layouts=channels_last(case))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", [*MATRICES, GhostHead(channels=40, heads=5, kernel_size=7)], ids=str)
 def test_float32_matrices_beside_16_bit(backend: Backend, case: GhostHead, dtype: torch.dtype) -> None:
