@@ -41,7 +41,8 @@ constexpr int reduce_row_taps = K <= (Want::mul || Want::scaled ? sizeof(T) == 4
 template <typename T, int K, typename Want>
 constexpr int reduce_tap_parts = (K + reduce_row_taps<T, K, Want> - 1) / reduce_row_taps<T, K, Want>;
 
-// Blocks of threads on a multiprocessor: as many as there are registers for.
+// Blocks of threads on a multiprocessor: as many as there are registers for. The numerators are warps; 10 is two blocks
+// for K = 5.
 template <int K, bool Vector, typename Want>
 constexpr int reduce_blocks = (Want::mul || !Vector || K > 9 ? K == 5 ? 10 : 8 : 16) / reduce_rows<K>;
 
