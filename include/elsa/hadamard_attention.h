@@ -1,4 +1,4 @@
-// The contract of elsa::hadamard_attention, and the kernels of every instruction set for its first step.
+// The contract of elsa::hadamard_attention, and the kernels of every instruction set.
 //
 //   attn = softmax_K²( Conv1x1( GELU( GroupConv_KxK( pool_s( scale · query ⊙ key )))))
 //
@@ -20,102 +20,97 @@ struct HadamardShape {
 
 namespace cpu {
 
-// product = pool_s(scale · query ⊙ key), one unit of work per row of the product.
-struct HadamardProduct {
+// How the chain is cut. A unit of work is a tile of one sample's pixels with all of their channels. Channels lie in
+// blocks, the last one padded, whose width depends on the instruction set.
+struct HadamardPlan {
+  // Pixels that the convolution works on at once: it does not share sums among more, nor do tiles end within them.
+  static constexpr int64_t pixels_at_once = 7;
+
   HadamardShape shape;
+  int64_t block;                        // channels
+  int64_t rows, columns, down, across;  // of a tile at most, and tiles of a sample
+  int64_t band;                         // rows of a tile that go through the whole chain at once
+  int64_t chunks;                       // partial sums of the gradients of the weights
+
+  HadamardPlan(const HadamardShape& shape, int64_t block);
+
+  int64_t taps() const { return shape.kernel_size * shape.kernel_size; }
+  int64_t group_width() const { return shape.channels / shape.groups; }
+  int64_t tiles() const { return shape.batch * down * across; }
+  int64_t tile_cost() const {
+    return rows * columns * shape.channels * (taps() * group_width() + shape.attn_channels() / shape.proj_groups);
+  }
+
+  // K where the convolution's loops are compiled for it, else 0: they take any K and dilation.
+  int64_t compiled_taps() const {
+    const int64_t size = shape.kernel_size;
+    return shape.dilation == 1 && (size == 3 || size == 5 || size == 7) ? size : 0;
+  }
+
+  // What a tile reads of the pooled product at most.
+  int64_t window_rows() const;
+  int64_t window_columns() const;
+  int64_t window_size() const { return window_rows() * window_columns() * blocks() * block; }
+
+  int64_t blocks() const { return (shape.channels + block - 1) / block; }
+  int64_t terms() const { return shape.channels / shape.proj_groups; }
+  int64_t outputs() const { return shape.attn_channels() / shape.proj_groups; }
+  int64_t padded(int64_t count) const { return (count + block - 1) / block * block; }
+  // From pixel to pixel in scratch: every group of the projection may be written in whole blocks, one after another.
+  int64_t hidden_stride() const { return padded((shape.proj_groups - 1) * terms() + padded(terms())); }
+  int64_t logits_stride() const { return padded((shape.proj_groups - 1) * outputs() + padded(outputs())); }
+
+  // Packed weights: [blocks][K][group_width][K][block], [blocks][block], and of every group of the projection
+  // [outputs / block][terms][block], or [terms / block][outputs][block] of its adjoint.
+  int64_t conv_size() const { return blocks() * block * group_width() * taps(); }
+  int64_t conv_bias_size() const { return blocks() * block; }
+  int64_t proj_size() const { return shape.proj_groups * padded(outputs()) * terms(); }
+  int64_t proj_bias_size() const { return shape.proj_groups * padded(outputs()); }
+  int64_t proj_adjoint_size() const { return shape.proj_groups * padded(terms()) * outputs(); }
+
+  // The partial sums of a chunk: the convolution's as they are packed, then [heads·K²][padded terms] and
+  // [heads·K²] of the projection.
+  int64_t proj_gradient_size() const { return shape.attn_channels() * padded(terms()); }
+  int64_t partial_size() const {
+    return conv_size() + conv_bias_size() + proj_gradient_size() + padded(shape.attn_channels());
+  }
+};
+
+// One call, forward or backward, in the accumulation type but for the maps of the op itself. What a kernel does not
+// mention is absent.
+struct HadamardCall {
+  HadamardPlan plan;
   double scale;
-  MapView query, key, product;
+  bool backward;
+  MapView query, key, attn;
+  const void *conv_weight, *conv_bias, *proj_weight, *proj_bias;
+  void* packed = nullptr;  // conv and its bias; then proj and its bias, or the adjoints of conv and proj where backward
+  MapView grad{}, grad_conv{}, grad_query{}, grad_key{};  // grad_conv: of the convolution's output, channels-last
+  void* partial = nullptr;                                // [chunks][partial_size]
+  void *grad_conv_weight = nullptr, *grad_conv_bias = nullptr, *grad_proj_weight = nullptr, *grad_proj_bias = nullptr;
 
-  int64_t units() const { return shape.batch * shape.out_height(); }
-  int64_t unit_cost() const { return shape.stride * shape.width * shape.channels; }
-};
-
-// The gradients of query and key from that of the product, one unit of work per row of query.
-struct HadamardProductBackward {
-  HadamardShape shape;
-  double scale;
-  MapView query, key, grad, grad_query, grad_key;
-
-  int64_t units() const { return shape.batch * shape.height; }
-  int64_t unit_cost() const { return shape.width * shape.channels; }
-};
-
-// The grouped K × K convolution, or its adjoint, over channels-last maps in the accumulation type; weight is (C,
-// C/groups, K, K), contiguous. One unit of work per tile and block of channels.
-struct GroupedConv {
-  int64_t batch, channels, kernel_size, dilation, groups;
-  MapView in, out;
-  const void *weight, *bias;
-  bool adjoint;
-
-  Tiling tiling() const { return {out.height, out.width}; }
-  int64_t tiles() const { return batch * tiling().count(); }
-  int64_t tile_cost() const { return tiling().pixels() * kernel_size * kernel_size * (channels / groups) * 16; }
-};
-
-// The gradients of the convolution's weight and bias, where out is the gradient of its output: partial sums over
-// `chunks` groups of tiles, [chunks][C][C/groups][K²] and [chunks][C].
-struct GroupedConvWeightGradient {
-  GroupedConv conv;
-  void *partial_weight, *partial_bias;
-  int64_t chunks;
-};
-
-// The grouped 1 × 1 convolution, or its adjoint, over dense [pixels][channels] maps in the accumulation type; weight is
-// (outputs, inputs / groups) of the convolution. One unit of work per unit_pixels pixels.
-struct Projection {
-  DType dtype;
-  int64_t pixels, in_channels, out_channels, groups;
-  const void* in;
-  void* out;
-  const void *weight, *bias;
-  bool adjoint;
-
-  static constexpr int64_t unit_pixels = 56;
-  int64_t units() const { return (pixels + unit_pixels - 1) / unit_pixels; }
-  int64_t unit_cost() const { return unit_pixels * in_channels * out_channels / groups; }
-};
-
-// The gradients of the projection's weight and bias, where out is the gradient of its output: partial sums over
-// `chunks` ranges of pixels, [chunks][outputs][inputs/groups] and [chunks][outputs].
-struct ProjectionWeightGradient {
-  Projection projection;
-  void *partial_weight, *partial_bias;
-  int64_t chunks;
-};
-
-// out = GELU(x), or grad · GELU'(x) where grad is not null, over dense arrays. One unit of work per unit_size elements.
-struct Gelu {
-  DType dtype;
-  int64_t size;
-  const void *x, *grad;
-  void* out;
-
-  static constexpr int64_t unit_size = 1024;
-  int64_t units() const { return (size + unit_size - 1) / unit_size; }
-  int64_t unit_cost() const { return unit_size * 16; }
-};
-
-// The softmax over K² of the logits `in`, or the logits' gradient where `attn` is not absent and `in` is attn's
-// gradient; any layout and dtype. One unit of work per row of pixels.
-struct Softmax {
-  HadamardShape shape;
-  MapView in, attn, out;
-
-  int64_t units() const { return shape.batch * shape.out_height(); }
-  int64_t unit_cost() const { return shape.out_width() * shape.attn_channels() * 16; }
+  int64_t packed_size() const {
+    return plan.conv_size() + plan.conv_bias_size() +
+           (backward ? plan.conv_size() + plan.proj_adjoint_size() : plan.proj_size() + plan.proj_bias_size());
+  }
+  // One unit of packing per block of the convolution's channels or of the projection's outputs or terms.
+  int64_t panels() const {
+    return plan.shape.proj_groups * plan.padded(backward ? plan.terms() : plan.outputs()) / plan.block;
+  }
 };
 
 struct HadamardKernels {
-  int64_t conv_block_bytes;  // what a block of the convolution's channels takes in the accumulation type
-  void (*conv)(const GroupedConv&, int64_t first_unit, int64_t last_unit);
-  void (*conv_weight_gradient)(const GroupedConvWeightGradient&, int64_t first_unit, int64_t last_unit);
-  void (*projection)(const Projection&, int64_t first_unit, int64_t last_unit);
-  void (*projection_weight_gradient)(const ProjectionWeightGradient&, int64_t first_unit, int64_t last_unit);
-  void (*gelu)(const Gelu&, int64_t first_unit, int64_t last_unit);
-  void (*softmax)(const Softmax&, int64_t first_unit, int64_t last_unit);
-  void (*product)(const HadamardProduct&, int64_t first_unit, int64_t last_unit);
-  void (*product_backward)(const HadamardProductBackward&, int64_t first_unit, int64_t last_unit);
+  int64_t vector_bytes;
+  // packed from the weights; units are blocks of the convolution, then panels.
+  void (*pack)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
+  // attn from query, key and packed; units are tiles.
+  void (*forward)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
+  // grad_conv and partial from query, key, packed, attn and grad; units are chunks of tiles.
+  void (*backward)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
+  // grad_query and grad_key from query, key, packed and grad_conv; units are tiles.
+  void (*adjoint)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
+  // The gradients of the weights from partial; units are blocks of the convolution, then rows of the projection.
+  void (*sum_partial)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
 };
 
 namespace baseline {
@@ -130,6 +125,9 @@ extern const HadamardKernels hadamard_attention;
 
 // The kernels of the instruction set in use.
 const HadamardKernels& hadamard_attention();
+
+// How they cut a call whose accumulation type is `dtype`.
+HadamardPlan hadamard_plan(const HadamardShape& shape, DType dtype);
 
 }  // namespace cpu
 

@@ -1,254 +1,316 @@
-// The grouped K × K convolution of hadamard_attention, its adjoint, and the gradient of its weight.
+// The grouped K × K convolution of hadamard_attention and the gradient of its weight, row by row of a tile.
 //
 // With g channels a group it is a sum of g depthwise convolutions: the k-th one takes, in the lane of every output
-// channel, the k-th input channel of that channel's group. Where a vector holds whole groups of 4 or 8 channels, the
-// convolution spreads the k-th channel over its group in registers; otherwise windows are packed spread, once for every
-// k.
+// channel, the k-th input channel of that channel's group. A row of K weights and the sums of pixels_at_once pixels
+// stay in registers while the inner loop walks over the source pixels once, each multiplied by every weight that it
+// meets.
 #pragma once
 
-#include "ghost_head_gather.h"
-#include "ghost_head_reduce.h"
+#include "elsa/hadamard_attention.h"
+#include "pack.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
 template <typename T>
-struct ConvWalk {
-  TapWalk<T> taps;
-  int64_t group_width, window_step, weight_step;  // between the depthwise convolutions
+constexpr int block_width = 2 * lanes<T>;
+
+// Vectors of a block that the convolution works on at once: AVX-512 has 32 registers, the others have 16.
+constexpr int conv_vectors = ELSA_VECTOR_BYTES == 64 ? 2 : 1;
+constexpr int group_pixels = int(HadamardPlan::pixels_at_once);
+
+// The pixels of one tile.
+struct HadamardTile {
+  int64_t sample, first_row, rows, first_column, columns;
+
+  HadamardTile(const HadamardPlan& plan, int64_t unit) : sample(unit / (plan.down * plan.across)) {
+    first_row = unit / plan.across % plan.down * plan.rows;
+    first_column = unit % plan.across * plan.columns;
+    const int64_t rows_left = plan.shape.out_height() - first_row;
+    const int64_t columns_left = plan.shape.out_width() - first_column;
+    rows = plan.rows < rows_left ? plan.rows : rows_left;
+    columns = plan.columns < columns_left ? plan.columns : columns_left;
+  }
+
+  int64_t groups() const { return (columns + group_pixels - 1) / group_pixels; }
 };
 
-// Group is the number of channels a group where they are spread in registers, and 0 where they lie spread in `window`.
-template <typename T, int Group, int Pixels>
-ELSA_INLINE void conv_pixels(const ConvWalk<T>& walk, const T* bias, const T* window, T* out) {
-  constexpr int L = lanes<T>, Vectors = 2;
-  const int64_t group_width = Group == 0 ? walk.group_width : Group;
-  for (int p = 0; p < Pixels; ++p) {
-    for (int v = 0; v < Vectors; ++v) store(out + (p * Vectors + v) * L, load(bias + v * L));
+// What a tile reads: the rows of the map in reach, and columns from `origin` on, zero outside the map, for the kernel's
+// columns that meet the map.
+struct HadamardWindow {
+  int64_t first_row, rows, origin, length, first_tap, taps;
+
+  HadamardWindow(const HadamardPlan& plan, const HadamardTile& tile) : first_tap(0), taps(plan.shape.kernel_size) {
+    const int64_t radius = taps / 2, step = plan.shape.dilation, columns = tile.groups() * group_pixels;
+    const int64_t height = plan.shape.out_height(), end = tile.first_row + tile.rows + radius * step;
+    first_row = tile.first_row > radius * step ? tile.first_row - radius * step : 0;
+    rows = (end < height ? end : height) - first_row;
+    const auto outside = [&](int64_t tap) {
+      const int64_t low = tile.first_column + (tap - radius) * step;
+      return low + columns <= 0 || low >= plan.shape.out_width();
+    };
+    if (plan.compiled_taps() == 0) {
+      for (; outside(first_tap); ++first_tap) --taps;
+      for (; outside(first_tap + taps - 1); --taps) {
+      }
+    }
+    origin = tile.first_column + (first_tap - radius) * step;
+    length = columns + (taps - 1) * step;
   }
-  for (int64_t i = 0; i < walk.taps.rows; ++i) {
-    const T* w = window + i * walk.taps.window_row;
-    const T* weight = walk.taps.mul + i * walk.taps.matrix_row;
-    // A sum for every row of taps: one over all of them would lose more to rounding.
-    Vector<T> sum[Pixels][Vectors] = {};
-    for (int64_t j = 0; j < walk.taps.columns; ++j) {
-#pragma GCC unroll 8
-      for (int64_t k = 0; k < group_width; ++k) {
-        const Vector<T> weights[Vectors] = {load(weight + k * walk.weight_step),
-                                            load(weight + k * walk.weight_step + L)};
-#pragma GCC unroll 8
-        for (int p = 0; p < Pixels; ++p) {
-          for (int v = 0; v < Vectors; ++v) {
-            if constexpr (Group == 0) {
-              sum[p][v] += weights[v] * load(w + k * walk.window_step + (p * Vectors + v) * L);
-            } else {
-              sum[p][v] += weights[v] * spread<T>(load(w + (p * Vectors + v) * L), Group, int(k));
-            }
+};
+
+// How the k-th channels of a vector's groups reach its lanes: they lie so in memory, a permutation brings them there,
+// or the whole vector belongs to one group.
+enum class Spread { memory, permutation, broadcast };
+
+template <typename T>
+Spread spread_of(int64_t group_width) {
+  if (group_width > 1 && group_width % lanes<T> == 0) return Spread::broadcast;
+  // Without AVX2 there is no permutation that is known only at run time.
+  if (ELSA_VECTOR_BYTES > 16 && group_width > 1 && lanes<T> % group_width == 0) return Spread::permutation;
+  return Spread::memory;
+}
+
+// What the convolution of a block reads: a window, [blocks][rows][columns][block], and with Spread::memory the block of
+// it that is worked on, spread: [group_width][rows][columns][block].
+template <typename T>
+struct ConvSource {
+  using Lanes = typename Simd<T>::Lanes;
+  static constexpr int64_t width = block_width<T>;
+
+  int64_t channels, group_width, kernel_size, dilation;
+  HadamardWindow around;
+  int64_t row_step, block_step;
+  const T *window, *spread;
+  Lanes group_start;
+
+  ConvSource(const HadamardPlan& plan, const HadamardWindow& window_around, const T* data)
+      : channels(plan.shape.channels),
+        group_width(plan.group_width()),
+        kernel_size(plan.shape.kernel_size),
+        dilation(plan.shape.dilation),
+        around(window_around),
+        row_step(around.length * width),
+        block_step(around.rows * row_step),
+        window(data),
+        spread(nullptr) {
+    for (int lane = 0; lane < lanes<T>; ++lane) group_start[lane] = lane / int(group_width) * int(group_width);
+  }
+
+  // Where the i-th row of the kernel lies in the window for the row y of the map; negative if outside the map.
+  int64_t row_offset(int64_t y, int64_t i) const {
+    const int64_t row = y + (i - kernel_size / 2) * dilation - around.first_row;
+    return row < around.rows ? row * row_step : -1;
+  }
+
+  // Spread `block` into [group_width][rows][columns][block].
+  void spread_block(int64_t block, T* to) const {
+    for (int64_t k = 0; k < group_width; ++k) {
+      for (int64_t l = 0; l < width; ++l) {
+        const int64_t channel = block * width + l < channels ? block * width + l : 0;
+        const int64_t from = channel / group_width * group_width + k;
+        const T* values = window + from / width * block_step + from % width;
+        for (int64_t pixel = 0; pixel < block_step; pixel += width) to[k * block_step + pixel + l] = values[pixel];
+      }
+    }
+  }
+};
+
+// The k-th channels of the groups of the vectors that are worked on, from `channel` on.
+template <typename T, Spread spread>
+struct ConvValues {
+  const T* from[conv_vectors];
+  typename Simd<T>::Lanes pattern;
+
+  __attribute__((always_inline)) ConvValues(const ConvSource<T>& source, int64_t channel, int64_t k, int64_t offset) {
+    for (int v = 0; v < conv_vectors; ++v) {
+      const int64_t first = channel + v * lanes<T>;
+      if constexpr (spread == Spread::broadcast) {
+        // Lanes of padding may take any group.
+        const int64_t from_channel =
+            (first < source.channels ? first / source.group_width * source.group_width : 0) + k;
+        from[v] =
+            source.window + from_channel / source.width * source.block_step + from_channel % source.width + offset;
+      } else if constexpr (spread == Spread::permutation) {
+        from[v] = source.window + first / source.width * source.block_step + first % source.width + offset;
+      } else {
+        from[v] = source.spread + k * source.block_step + first % source.width + offset;
+      }
+    }
+    pattern = source.group_start + int(k);
+  }
+
+  __attribute__((always_inline)) Vector<T> operator()(int v, int64_t offset) const {
+    if constexpr (spread == Spread::broadcast) {
+      return broadcast<T>(from[v][offset]);
+    } else if constexpr (spread == Spread::permutation) {
+      return shuffle<T>(load(from[v] + offset), pattern);
+    } else {
+      return load(from[v] + offset);
+    }
+  }
+};
+
+// out[p] += Σ_kj weight[k][j] · value_k[p + j] for pixels_at_once pixels; Taps is 0 where their number is not compiled.
+template <typename T, int Taps, Spread spread>
+ELSA_INLINE void conv_pixels(const ConvSource<T>& source, int64_t channel, int64_t offset, const T* weight, T* out) {
+  constexpr int64_t width = block_width<T>, L = lanes<T>;
+  constexpr int V = conv_vectors, P = group_pixels;
+  Vector<T> sum[P][V] = {};
+  for (int64_t k = 0; k < source.group_width; ++k, weight += source.kernel_size * width) {
+    const ConvValues<T, spread> values(source, channel, k, offset);
+    if constexpr (Taps > 0) {
+      Vector<T> weights[Taps][V];
+#pragma GCC unroll 16
+      for (int j = 0; j < Taps; ++j) {
+        for (int v = 0; v < V; ++v) weights[j][v] = load(weight + j * width + v * L);
+      }
+#pragma GCC unroll 16
+      for (int s = 0; s < P + Taps - 1; ++s) {
+        for (int v = 0; v < V; ++v) {
+          const Vector<T> value = values(v, s * width);
+#pragma GCC unroll 16
+          for (int j = 0; j < Taps; ++j) {
+            if (s - j >= 0 && s - j < P) sum[s - j][v] += weights[j][v] * value;
           }
         }
       }
-      w += walk.taps.window_column;
-      weight += walk.taps.matrix_column;
+    } else {
+      for (int64_t j = 0; j < source.around.taps; ++j) {
+        for (int v = 0; v < V; ++v) {
+          const Vector<T> weights = load(weight + (source.around.first_tap + j) * width + v * L);
+#pragma GCC unroll 16
+          for (int p = 0; p < P; ++p) sum[p][v] += weights * values(v, (p + j * source.dilation) * width);
+        }
+      }
     }
-    for (int p = 0; p < Pixels; ++p) {
-      for (int v = 0; v < Vectors; ++v) {
-        T* to = out + (p * Vectors + v) * L;
-        store(to, load(to) + sum[p][v]);
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+    for (int v = 0; v < V; ++v) {
+      T* to = out + p * width + v * L;
+      store(to, load(to) + sum[p][v]);
+    }
+  }
+}
+
+// One row of a block: out = bias + Σ weight · source, for `groups` times pixels_at_once pixels. The weights of a block
+// lie as [K][group_width][K][block].
+template <typename T, int Taps, Spread spread>
+void conv_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t groups, const T* weight, const T* bias,
+              T* out) {
+  constexpr int64_t width = block_width<T>, group_step = group_pixels * width;
+  for (int64_t pixel = 0; pixel < groups * group_pixels; ++pixel) {
+    for (int v = 0; v < 2; ++v) store(out + pixel * width + v * lanes<T>, load(bias + v * lanes<T>));
+  }
+  for (int64_t i = 0; i < source.kernel_size; ++i, weight += source.group_width * source.kernel_size * width) {
+    const int64_t row = source.row_offset(y, i);
+    if (row < 0) continue;
+    // A sum for every row of the kernel: one over all of them would lose more to rounding.
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int64_t first = 0; first < width; first += conv_vectors * lanes<T>) {
+        conv_pixels<T, Taps, spread>(source, block * width + first, row + group * group_step, weight + first,
+                                     out + group * group_step + first);
       }
     }
   }
 }
 
-template <typename T, int Group, int Pixels>
-ELSA_INLINE void conv_group(const ConvWalk<T>& walk, int64_t pixels, const T* bias, const T* window, T* out) {
-  if constexpr (Pixels > 0) {
-    pixels == Pixels ? conv_pixels<T, Group, Pixels>(walk, bias, window, out)
-                     : conv_group<T, Group, Pixels - 1>(walk, pixels, bias, window, out);
-  }
-}
-
-// What a pass over the convolution's channels and tiles shares.
-template <typename T>
-struct ConvPlan {
-  static constexpr int64_t width = 2 * lanes<T>;
-  const GroupedConv& op;
-  GhostHeadShape shape;  // of a depthwise convolution: what cuts maps and walks taps asks for
-  int64_t taps, group_width, most_window;
-
-  explicit ConvPlan(const GroupedConv& conv)
-      : op(conv),
-        shape{conv.batch, conv.channels, conv.in.height, conv.in.width, 1, conv.kernel_size, conv.dilation, 1},
-        taps(shape.taps()),
-        group_width(conv.channels / conv.groups) {
-    const Tiling tiling = conv.tiling();
-    most_window = longest_axis(tiling.rows, 1, shape.height, shape) *
-                  longest_axis(round_up(tiling.columns, reduce_pixels_at_once), 1, shape.width, shape) * width;
-  }
-
-  int64_t channels(int64_t block) const {
-    const int64_t left = op.channels - block * width;
-    return left < width ? left : width;
-  }
-
-  // Copy a window of a block's channels, spread, into [group_width][pixels][width].
-  void pack_spread(int64_t sample, int64_t block, const Window& window, T* to) const {
-    const Inside rows = window.inside(window.y, op.in.height), columns = window.inside(window.x, op.in.width);
-    const int64_t step = window.pixels() * width, first = block * width;
-    if (rows.count * columns.count < window.pixels()) zero(to, group_width * step);
-    const T* from = static_cast<const T*>(op.in.data) + sample * op.in.batch_stride + rows.pixel * op.in.row_stride +
-                    columns.pixel * op.in.column_stride;
-    to += (rows.position * window.x.length + columns.position) * width;
-    for (int64_t v = 0; v < rows.count; ++v) {
-      for (int64_t u = 0; u < columns.count; ++u) {
-        spread_pixel(from + v * op.in.row_stride + u * op.in.column_stride, first, channels(block), step,
-                     to + (v * window.x.length + u) * width);
-      }
+// sum[j] += Σ_p grad[p] · value_k[p + j] over the pixels of a row.
+template <typename T, int Taps, Spread spread>
+ELSA_INLINE void gradient_pixels(const ConvSource<T>& source, const ConvValues<T, spread>& values, int64_t groups,
+                                 const T* grad, T* sum) {
+  constexpr int64_t width = block_width<T>, L = lanes<T>;
+  constexpr int V = conv_vectors, P = group_pixels;
+  Vector<T> total[Taps > 0 ? Taps : 1][V] = {};
+  for (int64_t group = 0; group < groups; ++group, grad += P * width) {
+    const int64_t offset = group * P * width;
+    Vector<T> grads[P][V];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      for (int v = 0; v < V; ++v) grads[p][v] = load(grad + p * width + v * L);
     }
-  }
-
-  // Copy the channels of one pixel from `first` on, spread, into `group_width` places that lie `step` apart.
-  void spread_pixel(const T* pixel, int64_t first, int64_t count, int64_t step, T* to) const {
-    if (lanes<T> % group_width == 0 && count == width) {
-      for (int vector = 0; vector < 2; ++vector) {
-        const Vector<T> x = load_unaligned(pixel + first + vector * lanes<T>);
-        for (int64_t k = 0; k < group_width; ++k) {
-          store(to + k * step + vector * lanes<T>, spread<T>(x, int(group_width), int(k)));
+    if constexpr (Taps > 0) {
+#pragma GCC unroll 16
+      for (int s = 0; s < P + Taps - 1; ++s) {
+        for (int v = 0; v < V; ++v) {
+          const Vector<T> value = values(v, offset + s * width);
+#pragma GCC unroll 16
+          for (int j = 0; j < Taps; ++j) {
+            if (s - j >= 0 && s - j < P) total[j][v] += grads[s - j][v] * value;
+          }
         }
       }
     } else {
-      for (int64_t k = 0; k < group_width; ++k) {
-        for (int64_t l = 0; l < count; ++l) to[k * step + l] = pixel[(first + l) / group_width * group_width + k];
-        zero(to + k * step + count, width - count);
-      }
-    }
-  }
-
-  // Copy a block's weights into [group_width][taps][width]; those of the adjoint are transposed and turned around.
-  void pack_weight(int64_t block, T* to) const {
-    const T* weight = static_cast<const T*>(op.weight);
-    for (int64_t k = 0; k < group_width; ++k) {
-      for (int64_t tap = 0; tap < taps; ++tap, to += width) {
-        for (int64_t l = 0; l < width; ++l) {
-          const int64_t channel = block * width + l, group = channel / group_width * group_width;
-          to[l] = channel >= op.channels ? T(0)
-                  : op.adjoint           ? weight[((group + k) * group_width + channel - group) * taps + taps - 1 - tap]
-                                         : weight[(channel * group_width + k) * taps + tap];
+      for (int64_t j = 0; j < source.around.taps; ++j) {
+        for (int v = 0; v < V; ++v) {
+          Vector<T> part{};
+#pragma GCC unroll 16
+          for (int p = 0; p < P; ++p) part += grads[p][v] * values(v, offset + (p + j * source.dilation) * width);
+          T* to = sum + (source.around.first_tap + j) * width + v * L;
+          store(to, load(to) + part);
         }
       }
     }
   }
-
-  ConvWalk<T> walk(const Window& around) const {
-    ConvWalk<T> walk{{}, group_width, around.pixels() * width, taps * width};
-    walk.taps.rows = around.y.taps, walk.taps.columns = around.x.taps;
-    walk.taps.window_row = shape.dilation * around.x.length * width;
-    walk.taps.window_column = shape.dilation * width, walk.taps.window_pixel = width;
-    walk.taps.matrix_row = shape.kernel_size * width, walk.taps.matrix_column = width;
-    walk.taps.attn_row = shape.kernel_size;
-    return walk;
+#pragma GCC unroll 16
+  for (int j = 0; j < Taps; ++j) {
+    for (int v = 0; v < V; ++v) {
+      T* to = sum + j * width + v * L;
+      store(to, load(to) + total[j][v]);
+    }
   }
+}
+
+// Add the gradient of a block's weights from one row of that of the output to `sum`, which lies as the weights do. What
+// `grad` holds beyond the row is zero.
+template <typename T, int Taps, Spread spread>
+void gradient_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t groups, const T* grad, T* sum) {
+  constexpr int64_t width = block_width<T>;
+  for (int64_t i = 0; i < source.kernel_size; ++i) {
+    const int64_t row = source.row_offset(y, i);
+    for (int64_t k = 0; k < source.group_width; ++k, sum += source.kernel_size * width) {
+      if (row < 0) continue;
+      for (int64_t first = 0; first < width; first += conv_vectors * lanes<T>) {
+        const ConvValues<T, spread> values(source, block * width + first, k, row);
+        gradient_pixels<T, Taps, spread>(source, values, groups, grad + first, sum + first);
+      }
+    }
+  }
+}
+
+template <typename T>
+struct ConvKernels {
+  void (*row)(const ConvSource<T>&, int64_t block, int64_t y, int64_t groups, const T* weight, const T* bias, T* out);
+  void (*gradient)(const ConvSource<T>&, int64_t block, int64_t y, int64_t groups, const T* grad, T* sum);
 };
 
-template <typename T, int Group>
-void conv_in_groups(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
-  const ConvPlan<T> plan(op);
-  constexpr int64_t width = plan.width;
-  const Tiling tiling = op.tiling();
-  Scratch<T> window((Group == 0 ? plan.group_width : 1) * plan.most_window);
-  Scratch<T> weight(plan.group_width * plan.taps * width), bias(width), row(tiling.columns * width);
-  int64_t packed_block = -1;
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t block = unit / op.tiles(), sample = unit % op.tiles() / tiling.count();
-    const int64_t channels = plan.channels(block);
-    if (block != packed_block) {
-      plan.pack_weight(block, weight);
-      zero<T>(bias, width);
-      if (op.bias != nullptr) {
-        std::memcpy(bias, static_cast<const T*>(op.bias) + block * width, std::size_t(channels) * sizeof(T));
-      }
-      packed_block = block;
-    }
-    const Tile tile(tiling, unit % tiling.count(), op.out.height, op.out.width);
-    const Window around{{tile.first_row, tile.rows, 1, plan.shape.height, plan.shape},
-                        {tile.first_column, tile.columns, 1, plan.shape.width, plan.shape}};
-    if (Group == 0) {
-      plan.pack_spread(sample, block, around, window);
-    } else {
-      pack_window<T>(op.in, sample, block * width, channels, width, around, window);
-    }
-    ConvWalk<T> walk = plan.walk(around);
-    walk.taps.mul = weight + (around.y.first_tap * plan.shape.kernel_size + around.x.first_tap) * width;
-    for (int64_t y = 0; y < tile.rows; ++y) {
-      for_each_group(tile.columns, [&](int64_t x, int64_t pixels) {
-        conv_group<T, Group, gather_pixels_at_once>(walk, pixels, bias, window + (y * around.x.length + x) * width,
-                                                    row + x * width);
-      });
-      unpack_row<T>(op.out, sample, block * width, channels, width, tile.first_row + y, tile.first_column, tile.columns,
-                    row);
-    }
+template <typename T, int Taps>
+ConvKernels<T> conv_kernels_of(Spread spread) {
+  switch (spread) {
+    case Spread::broadcast:
+      return {conv_row<T, Taps, Spread::broadcast>, gradient_row<T, Taps, Spread::broadcast>};
+    case Spread::permutation:
+      return {conv_row<T, Taps, Spread::permutation>, gradient_row<T, Taps, Spread::permutation>};
+    default:
+      return {conv_row<T, Taps, Spread::memory>, gradient_row<T, Taps, Spread::memory>};
   }
 }
 
 template <typename T>
-void conv_as(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
-  const int64_t group_width = op.channels / op.groups;
-  if constexpr (lanes<T> % 8 == 0) {
-    if (group_width == 8) return conv_in_groups<T, 8>(op, first_unit, last_unit);
-  }
-  if constexpr (lanes<T> % 4 == 0) {
-    if (group_width == 4) return conv_in_groups<T, 4>(op, first_unit, last_unit);
-  }
-  conv_in_groups<T, 0>(op, first_unit, last_unit);
-}
-
-// Partial sums of the gradients of weight, [chunks][C][C/groups][K²], and of bias, [chunks][C].
-template <typename T>
-void conv_weight_gradient_as(const GroupedConvWeightGradient& gradient, int64_t first_unit, int64_t last_unit) {
-  const GroupedConv& op = gradient.conv;
-  const ConvPlan<T> plan(op);
-  constexpr int64_t width = plan.width;
-  const int64_t taps = plan.taps, group_width = plan.group_width;
-  const Tiling tiling = op.tiling();
-  const int64_t most_columns = round_up(tiling.columns, reduce_pixels_at_once);
-  Scratch<T> window(group_width * plan.most_window), grad(tiling.rows * most_columns * width);
-  Scratch<T> sum(group_width * taps * width), bias(width);
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t block = unit / gradient.chunks, chunk = unit % gradient.chunks;
-    const int64_t channels = plan.channels(block);
-    zero<T>(sum, group_width * taps * width);
-    zero<T>(bias, width);
-    for (int64_t index = chunk * op.tiles() / gradient.chunks; index < (chunk + 1) * op.tiles() / gradient.chunks;
-         ++index) {
-      const int64_t sample = index / tiling.count();
-      const Tile tile(tiling, index % tiling.count(), op.out.height, op.out.width);
-      const int64_t columns = round_up(tile.columns, reduce_pixels_at_once);
-      Window around{{tile.first_row, tile.rows, 1, plan.shape.height, plan.shape},
-                    {tile.first_column, tile.columns, 1, plan.shape.width, plan.shape}};
-      around.x.length += columns - tile.columns;
-      plan.pack_spread(sample, block, around, window);
-      pack_rows<T>(op.out, sample, block * width, channels, width, tile, columns, grad);
-      const ConvWalk<T> walk = plan.walk(around);
-      const int64_t first_tap = around.y.first_tap * plan.shape.kernel_size + around.x.first_tap;
-      for (int64_t k = 0; k < group_width; ++k) {
-        for (int64_t y = 0; y < tile.rows; ++y) {
-          reduce_row<T, 2, Wanted<false, false, false, true>>(
-              walk.taps, columns, window + k * walk.window_step + y * around.x.length * width, nullptr,
-              grad + y * columns * width, {nullptr, nullptr, sum + (k * taps + first_tap) * width});
-        }
-      }
-      for (int64_t pixel = 0; pixel < tile.rows * columns; ++pixel) {
-        for (int64_t l = 0; l < width; ++l) bias[l] += grad[pixel * width + l];
-      }
+ConvKernels<T> conv_kernels(const HadamardPlan& plan) {
+  const Spread spread = spread_of<T>(plan.group_width());
+  if constexpr (sizeof(T) == sizeof(float)) {
+    switch (plan.compiled_taps()) {
+      case 3:
+        return conv_kernels_of<T, 3>(spread);
+      case 5:
+        return conv_kernels_of<T, 5>(spread);
+      case 7:
+        return conv_kernels_of<T, 7>(spread);
     }
-    T* to = static_cast<T*>(gradient.partial_weight) + (chunk * op.channels + block * width) * group_width * taps;
-    for (int64_t l = 0; l < channels; ++l) {
-      for (int64_t k = 0; k < group_width; ++k) {
-        for (int64_t tap = 0; tap < taps; ++tap) *to++ = sum[(k * taps + tap) * width + l];
-      }
-    }
-    std::memcpy(static_cast<T*>(gradient.partial_bias) + chunk * op.channels + block * width, bias,
-                std::size_t(channels) * sizeof(T));
   }
+  return conv_kernels_of<T, 0>(spread);
 }
 
 }  // namespace

@@ -1,109 +1,313 @@
-// CPU kernels of hadamard_attention, compiled once per instruction set: the scaled and pooled product of query and key,
-// the grouped convolution, GELU, the projection and softmax.
+// CPU kernels of hadamard_attention, compiled once per instruction set. A tile goes through the whole chain in scratch,
+// a band of rows at a time.
 #include "elsa/hadamard_attention.h"
 
 #include "gelu.h"
 #include "grouped_conv.h"
+#include "hadamard_product.h"
+#include "hadamard_weights.h"
 #include "projection.h"
 #include "softmax.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
+// Some rows of a tile. In scratch their pixels lie one after another.
+struct Band {
+  const HadamardTile& tile;
+  int64_t first_row, rows;  // of the map
+
+  int64_t pixels() const { return rows * tile.columns; }
+};
+
+template <typename Work>
+void for_each_band(const HadamardPlan& plan, const HadamardTile& tile, const Work& work) {
+  for (int64_t row = 0; row < tile.rows; row += plan.band) {
+    const int64_t left = tile.rows - row;
+    work(Band{tile, tile.first_row + row, plan.band < left ? plan.band : left});
+  }
+}
+
+// The grouped convolution of a tile's window.
 template <typename T>
-void product_as(const HadamardProduct& op, int64_t first_unit, int64_t last_unit) {
-  const HadamardShape& shape = op.shape;
-  const int64_t channels = shape.channels, columns = shape.out_width(), stride = shape.stride;
-  const T scale = T(op.scale / double(stride * stride));
-  Scratch<T> query(columns * stride * channels), key(columns * stride * channels), sum(columns * channels);
+class Convolution {
+ public:
+  explicit Convolution(const HadamardPlan& plan)
+      : plan_(plan),
+        kernels_(conv_kernels<T>(plan)),
+        spreads_(spread_of<T>(plan.group_width()) == Spread::memory && plan.group_width() > 1),
+        spread_(spreads_ ? plan.window_size() / plan.blocks() * plan.group_width() : 0),
+        row_(plan.columns * block_width<T>) {}
+
+  // work(block, row of the band, the row's sums) for every block and row.
+  template <typename Work>
+  void rows(ConvSource<T>& source, const Band& band, const T* weight, const T* bias, const Work& work) {
+    for (int64_t block = 0; block < plan_.blocks(); ++block) {
+      choose_block(source, block);
+      for (int64_t y = 0; y < band.rows; ++y) {
+        kernels_.row(source, block, band.first_row + y, band.tile.groups(), weight + block * block_size(),
+                     bias + block * block_width<T>, row_);
+        work(block, y, static_cast<const T*>(row_));
+      }
+    }
+  }
+
+  // Add the gradient of the weights to `sum`. work(block, row of the band, to) writes the gradient of the output.
+  template <typename Work>
+  void gradient(ConvSource<T>& source, const Band& band, T* sum, const Work& work) {
+    const int64_t columns = band.tile.columns;
+    zero(row_ + columns * block_width<T>, (band.tile.groups() * group_pixels - columns) * block_width<T>);
+    for (int64_t block = 0; block < plan_.blocks(); ++block) {
+      choose_block(source, block);
+      for (int64_t y = 0; y < band.rows; ++y) {
+        work(block, y, static_cast<T*>(row_));
+        kernels_.gradient(source, block, band.first_row + y, band.tile.groups(), row_, sum + block * block_size());
+      }
+    }
+  }
+
+ private:
+  int64_t block_size() const { return plan_.conv_size() / plan_.blocks(); }
+
+  void choose_block(ConvSource<T>& source, int64_t block) {
+    source.spread = source.window + block * source.block_step;
+    if (spreads_) {
+      source.spread_block(block, spread_);
+      source.spread = spread_;
+    }
+  }
+
+  const HadamardPlan& plan_;
+  const ConvKernels<T> kernels_;
+  const bool spreads_;
+  Scratch<T> spread_, row_;
+};
+
+// logits = bias + weight · hidden for `pixels` pixels, or the gradient of hidden from that of the logits.
+template <typename T>
+void project(const HadamardPlan& plan, int64_t pixels, const T* hidden, const T* panels, const T* bias, T* logits) {
+  const int64_t terms = plan.terms(), outputs = plan.outputs();
+  for (int64_t group = 0; group < plan.shape.proj_groups; ++group) {
+    for (int64_t first = 0; first < outputs; first += plan.block) {
+      multiply<T>(pixels, terms, {hidden + group * terms, plan.hidden_stride(), 1}, panels, plan.block, bias, 0,
+                  logits + group * outputs + first, plan.logits_stride());
+      panels += terms * plan.block, bias += plan.block;
+    }
+  }
+}
+
+template <typename T>
+void project_backward(const HadamardPlan& plan, int64_t pixels, const T* grad_logits, const T* panels, T* grad_hidden) {
+  const int64_t terms = plan.terms(), outputs = plan.outputs();
+  for (int64_t group = 0; group < plan.shape.proj_groups; ++group) {
+    for (int64_t first = 0; first < terms; first += plan.block, panels += outputs * plan.block) {
+      multiply<T>(pixels, outputs, {grad_logits + group * outputs, plan.logits_stride(), 1}, panels, plan.block,
+                  nullptr, 0, grad_hidden + group * terms + first, plan.hidden_stride());
+    }
+  }
+}
+
+// Add grad_logitsᵀ · hidden to `sum`.
+template <typename T>
+void project_gradient(const HadamardPlan& plan, int64_t pixels, const T* hidden, const T* grad_logits, T* sum) {
+  const int64_t terms = plan.terms(), outputs = plan.outputs(), step = plan.padded(terms);
+  for (int64_t group = 0; group < plan.shape.proj_groups; ++group, sum += outputs * step) {
+    for (int64_t first = 0; first < terms; first += plan.block) {
+      multiply<T>(outputs, pixels, {grad_logits + group * outputs, 1, plan.logits_stride()},
+                  hidden + group * terms + first, plan.hidden_stride(), sum + first, step, sum + first, step);
+    }
+  }
+}
+
+// The pixels of a row of a tile in the accumulation type, all channels: the map's own or a copy.
+template <typename T>
+struct PixelRow {
+  const T* data;
+  int64_t step;
+
+  PixelRow(const MapView& map, const HadamardTile& tile, int64_t row, int64_t channels, T* scratch) {
+    const bool accumulates = map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32);
+    if (accumulates && map.channel_stride == 1) {
+      data = static_cast<const T*>(map.data) + tile.sample * map.batch_stride + row * map.row_stride +
+             tile.first_column * map.column_stride;
+      step = map.column_stride;
+    } else {
+      pack_window<T>(map, tile.sample, 0, channels, channels, {{row, 1}, {tile.first_column, tile.columns}}, scratch);
+      data = scratch, step = channels;
+    }
+  }
+};
+
+// Whether the pixels of a map can be written in place.
+template <typename T>
+bool in_place(const MapView& map) {
+  return map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32) && map.channel_stride == 1;
+}
+
+template <typename T>
+void forward_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  const HadamardPlan& plan = op.plan;
+  const PackedWeights<T> packed(op);
+  const VectorRow<T> taps(plan.taps());
+  const int64_t channels = plan.shape.attn_channels();
+  const bool direct = in_place<T>(op.attn);
+  Convolution<T> convolution(plan);
+  Scratch<T> window(plan.window_size()), hidden(plan.band * plan.columns * plan.hidden_stride());
+  Scratch<T> logits(plan.band * plan.columns * plan.logits_stride()), powers(taps.vectors * lanes<T>);
+  Scratch<T> row(direct ? 0 : plan.columns * channels);
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t sample = unit / shape.out_height(), row = unit % shape.out_height();
-    zero<T>(sum, columns * channels);
-    for (int64_t y = row * stride; y < (row + 1) * stride; ++y) {
-      const Window window{{y, 1}, {0, columns * stride}};
-      pack_window<T>(op.query, sample, 0, channels, channels, window, query);
-      pack_window<T>(op.key, sample, 0, channels, channels, window, key);
-      for (int64_t x = 0; x < columns * stride; ++x) {
-        for (int64_t c = 0; c < channels; ++c) {
-          sum[x / stride * channels + c] += query[x * channels + c] * key[x * channels + c];
+    const HadamardTile tile(plan, unit);
+    const HadamardWindow around(plan, tile);
+    pack_product<T>(op, tile.sample, around, window);
+    ConvSource<T> source(plan, around, window);
+    for_each_band(plan, tile, [&](const Band& band) {
+      convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t block, int64_t y, const T* sums) {
+        T* to = hidden + y * tile.columns * plan.hidden_stride() + block * block_width<T>;
+        for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), sums += block_width<T>) {
+          for (int v = 0; v < 2; ++v) store(to + v * lanes<T>, gelu<T>(load(sums + v * lanes<T>)));
+        }
+      });
+      project<T>(plan, band.pixels(), hidden, packed.proj, packed.proj_bias, logits);
+      for (int64_t y = 0; y < band.rows; ++y) {
+        const MapView& attn = op.attn;
+        T* to = direct ? static_cast<T*>(attn.data) + tile.sample * attn.batch_stride +
+                             (band.first_row + y) * attn.row_stride + tile.first_column * attn.column_stride
+                       : row;
+        const T* from = logits + y * tile.columns * plan.logits_stride();
+        for (int64_t x = 0; x < tile.columns; ++x) {
+          for (int64_t first = 0; first < channels; first += plan.taps()) {
+            softmax<T>(taps, from + x * plan.logits_stride() + first, powers,
+                       to + x * (direct ? attn.column_stride : channels) + first);
+          }
+        }
+        if (!direct) {
+          unpack_row<T>(attn, tile.sample, 0, channels, channels, band.first_row + y, tile.first_column, tile.columns,
+                        row);
         }
       }
+    });
+  }
+}
+
+// Everything between the inputs and attn is computed again: attn is all that the forward keeps.
+template <typename T>
+void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk) {
+  const HadamardPlan& plan = op.plan;
+  const PackedWeights<T> packed(op);
+  const VectorRow<T> taps(plan.taps());
+  const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.band * plan.columns * plan.hidden_stride();
+  Convolution<T> convolution(plan);
+  // The gradient of the projection's weights reads whole blocks of `hidden`, beyond its last channel too.
+  Scratch<T> window(plan.window_size()), hidden(hidden_size + plan.block), slope(hidden_size), grad_hidden(hidden_size);
+  Scratch<T> grad_logits(plan.band * plan.columns * plan.logits_stride());
+  Scratch<T> attn_row(plan.columns * channels), grad_row(plan.columns * channels);
+  for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+    const PartialSums<T> sums(op, chunk);
+    zero(sums.conv, plan.partial_size());
+    const int64_t last = (chunk + 1) * plan.tiles() / plan.chunks;
+    for (int64_t unit = chunk * plan.tiles() / plan.chunks; unit < last; ++unit) {
+      const HadamardTile tile(plan, unit);
+      const HadamardWindow around(plan, tile);
+      pack_product<T>(op, tile.sample, around, window);
+      ConvSource<T> source(plan, around, window);
+      for_each_band(plan, tile, [&](const Band& band) {
+        convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t block, int64_t y, const T* row) {
+          int64_t to = y * tile.columns * plan.hidden_stride() + block * block_width<T>;
+          for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), row += block_width<T>) {
+            for (int v = 0; v < 2; ++v) {
+              Vector<T> value, derivative;
+              gelu_and_slope<T>(load(row + v * lanes<T>), value, derivative);
+              store(hidden + to + v * lanes<T>, value);
+              store(slope + to + v * lanes<T>, derivative);
+            }
+          }
+        });
+        for (int64_t y = 0; y < band.rows; ++y) {
+          const PixelRow<T> attn(op.attn, tile, band.first_row + y, channels, attn_row);
+          const PixelRow<T> grad(op.grad, tile, band.first_row + y, channels, grad_row);
+          for (int64_t x = 0; x < tile.columns; ++x) {
+            T* to = grad_logits + (y * tile.columns + x) * plan.logits_stride();
+            for (int64_t first = 0; first < channels; first += plan.taps()) {
+              softmax_backward<T>(taps, attn.data + x * attn.step + first, grad.data + x * grad.step + first,
+                                  to + first);
+            }
+            for (int64_t k = 0; k < channels; ++k) sums.proj_bias[k] += to[k];
+          }
+        }
+        project_gradient<T>(plan, band.pixels(), hidden, grad_logits, sums.proj);
+        project_backward<T>(plan, band.pixels(), grad_logits, packed.proj_adjoint, grad_hidden);
+        convolution.gradient(source, band, sums.conv, [&](int64_t block, int64_t y, T* row) {
+          const int64_t first = block * block_width<T>, left = plan.shape.channels - first;
+          const int64_t from = y * tile.columns * plan.hidden_stride() + first;
+          Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
+          for (int64_t x = 0; x < tile.columns; ++x) {
+            for (int v = 0; v < 2; ++v) {
+              const int64_t at = from + x * plan.hidden_stride() + v * lanes<T>;
+              const Vector<T> grad = load(grad_hidden + at) * load(slope + at);
+              store(row + x * block_width<T> + v * lanes<T>, grad);
+              bias[v] += grad;
+            }
+          }
+          for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
+          unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
+                        band.first_row + y, tile.first_column, tile.columns, row);
+        });
+      });
     }
-    for (int64_t k = 0; k < columns * channels; ++k) {
-      sum[k] *= scale;
-    }
-    unpack_row<T>(op.product, sample, 0, channels, channels, row, 0, columns, sum);
   }
 }
 
 template <typename T>
-void product_backward_as(const HadamardProductBackward& op, int64_t first_unit, int64_t last_unit) {
-  const HadamardShape& shape = op.shape;
-  const int64_t channels = shape.channels, stride = shape.stride, size = shape.width * channels;
-  const T scale = T(op.scale / double(stride * stride));
-  Scratch<T> query(size), key(size), grad(size);
+void adjoint_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  const HadamardPlan& plan = op.plan;
+  const PackedWeights<T> packed(op);
+  Convolution<T> convolution(plan);
+  Scratch<T> window(plan.window_size()), no_bias(plan.conv_bias_size());
+  zero<T>(no_bias, plan.conv_bias_size());
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t sample = unit / shape.height, row = unit % shape.height;
-    const Window window{{row, 1}, {0, shape.width}};
-    pack_window<T>(op.query, sample, 0, channels, channels, window, query);
-    pack_window<T>(op.key, sample, 0, channels, channels, window, key);
-    // Rows and columns that the pooling dropped lie outside the gradient's map: they get zeros.
-    pack_window<T>(op.grad, sample, 0, channels, channels, {{row / stride, 1}, {0, shape.width}}, grad);
-    for (int64_t x = 0; x < shape.width; ++x) {
-      for (int64_t c = 0; c < channels; ++c) {
-        const T g = grad[x / stride * channels + c] * scale, q = query[x * channels + c];
-        query[x * channels + c] = g * key[x * channels + c];
-        key[x * channels + c] = g * q;
-      }
+    const HadamardTile tile(plan, unit);
+    const HadamardWindow around(plan, tile);
+    ConvSource<T> source(plan, around, window);
+    for (int64_t block = 0; block < plan.blocks(); ++block) {
+      const int64_t first = block * plan.block, left = plan.shape.channels - first;
+      pack_window<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
+                     {{around.first_row, around.rows}, {around.origin, around.length}},
+                     window + block * source.block_step);
     }
-    unpack_row<T>(op.grad_query, sample, 0, channels, channels, row, 0, shape.width, query);
-    unpack_row<T>(op.grad_key, sample, 0, channels, channels, row, 0, shape.width, key);
+    const Band whole{tile, tile.first_row, tile.rows};
+    with_element<T>(op.query.dtype, [&](auto element) {
+      convolution.rows(source, whole, packed.conv_adjoint, no_bias, [&](int64_t block, int64_t y, const T* grad) {
+        product_row_backward<T, decltype(element)>(op, tile.sample, block, tile.first_row + y, tile.first_column,
+                                                   tile.columns, grad);
+      });
+    });
   }
 }
 
-void product(const HadamardProduct& op, int64_t first_unit, int64_t last_unit) {
-  op.query.dtype == DType::float64 ? product_as<double>(op, first_unit, last_unit)
-                                   : product_as<float>(op, first_unit, last_unit);
+bool is_double(const HadamardCall& op) { return op.query.dtype == DType::float64; }
+
+void pack(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  is_double(op) ? pack_as<double>(op, first_unit, last_unit) : pack_as<float>(op, first_unit, last_unit);
 }
 
-void product_backward(const HadamardProductBackward& op, int64_t first_unit, int64_t last_unit) {
-  op.query.dtype == DType::float64 ? product_backward_as<double>(op, first_unit, last_unit)
-                                   : product_backward_as<float>(op, first_unit, last_unit);
+void forward(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  is_double(op) ? forward_as<double>(op, first_unit, last_unit) : forward_as<float>(op, first_unit, last_unit);
 }
 
-void conv(const GroupedConv& op, int64_t first_unit, int64_t last_unit) {
-  op.in.dtype == DType::float64 ? conv_as<double>(op, first_unit, last_unit)
-                                : conv_as<float>(op, first_unit, last_unit);
+void backward(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  is_double(op) ? backward_as<double>(op, first_unit, last_unit) : backward_as<float>(op, first_unit, last_unit);
 }
 
-void conv_weight_gradient(const GroupedConvWeightGradient& op, int64_t first_unit, int64_t last_unit) {
-  op.conv.in.dtype == DType::float64 ? conv_weight_gradient_as<double>(op, first_unit, last_unit)
-                                     : conv_weight_gradient_as<float>(op, first_unit, last_unit);
+void adjoint(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  is_double(op) ? adjoint_as<double>(op, first_unit, last_unit) : adjoint_as<float>(op, first_unit, last_unit);
 }
 
-void projection(const Projection& op, int64_t first_unit, int64_t last_unit) {
-  op.dtype == DType::float64 ? projection_as<double>(op, first_unit, last_unit)
-                             : projection_as<float>(op, first_unit, last_unit);
-}
-
-void projection_weight_gradient(const ProjectionWeightGradient& op, int64_t first_unit, int64_t last_unit) {
-  op.projection.dtype == DType::float64 ? projection_weight_gradient_as<double>(op, first_unit, last_unit)
-                                        : projection_weight_gradient_as<float>(op, first_unit, last_unit);
-}
-
-void gelu(const Gelu& op, int64_t first_unit, int64_t last_unit) {
-  op.dtype == DType::float64 ? gelu_as<double>(op, first_unit, last_unit) : gelu_as<float>(op, first_unit, last_unit);
-}
-
-void softmax(const Softmax& op, int64_t first_unit, int64_t last_unit) {
-  op.out.dtype == DType::float64 ? softmax_as<double>(op, first_unit, last_unit)
-                                 : softmax_as<float>(op, first_unit, last_unit);
+void sum_partial(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
+  is_double(op) ? sum_partial_as<double>(op, first_unit, last_unit) : sum_partial_as<float>(op, first_unit, last_unit);
 }
 
 }  // namespace
 
-const HadamardKernels hadamard_attention = {
-    2 * ELSA_VECTOR_BYTES, conv, conv_weight_gradient, projection, projection_weight_gradient, gelu, softmax, product,
-    product_backward};
+const HadamardKernels hadamard_attention = {ELSA_VECTOR_BYTES, pack, forward, backward, adjoint, sum_partial};
 
 }  // namespace elsa::cpu::ELSA_CAPABILITY

@@ -58,6 +58,17 @@ ELSA_INLINE Vector<T> load_unaligned(const T* from) {
   return v;
 }
 
+template <typename T>
+ELSA_INLINE void store_unaligned(T* to, Vector<T> v) {
+  std::memcpy(to, &v, sizeof(v));
+}
+
+// x in every lane. Unlike 0 + x, x - 0 is x whatever its sign, and costs nothing.
+template <typename T>
+ELSA_INLINE Vector<T> broadcast(T x) {
+  return x - Vector<T>{};
+}
+
 // Lane k of the result is lane pattern[k].
 template <typename T>
 ELSA_INLINE Vector<T> shuffle(Vector<T> v, typename Simd<T>::Lanes pattern) {

@@ -7,8 +7,8 @@
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-ELSA_INLINE DoubleVector exp_of_negative(DoubleVector x) {
-  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = std::exp(x[lane]);
+ELSA_INLINE DoubleVector exp2_of_negative(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = std::exp2(x[lane]);
   return x;
 }
 
@@ -67,9 +67,9 @@ ELSA_INLINE void softmax(const VectorRow<T>& row, const T* logits, T* powers, T*
     const Vector<T> x = row.load(logits, k, -T(INFINITY));
     largest = x > largest ? x : largest;
   }
-  const T top = largest_lane<T>(largest);
+  const T top = largest_lane<T>(largest) * T(log2_e);
   for (int64_t k = 0; k < row.vectors; ++k) {
-    const Vector<T> power = exp_of_negative(row.load(logits, k, -T(INFINITY)) - top);
+    const Vector<T> power = exp2_of_negative(row.load(logits, k, -T(INFINITY)) * T(log2_e) - top);
     store(powers + k * lanes<T>, power);
     sum += row.own(k, power);
   }
@@ -85,26 +85,6 @@ ELSA_INLINE void softmax_backward(const VectorRow<T>& row, const T* attn, const 
   const T mean = sum_of_lanes<T>(sum);
   for (int64_t k = 0; k < row.vectors; ++k) {
     row.store(grad_logits, k, row.load(attn, k, T(0)) * (row.load(grad, k, T(0)) - mean));
-  }
-}
-
-// One unit is a row of pixels. `attn` is null in the forward, where `in` holds the logits; else `in` is the gradient.
-template <typename T>
-void softmax_as(const Softmax& op, int64_t first_unit, int64_t last_unit) {
-  const int64_t taps = op.shape.kernel_size * op.shape.kernel_size;
-  const int64_t channels = op.shape.attn_channels(), size = op.shape.out_width() * channels;
-  const bool backward = op.attn.data != nullptr;
-  const VectorRow<T> row(taps);
-  Scratch<T> in_row(size), attn_row(backward ? size : 0), out_row(size), powers(row.vectors * lanes<T>);
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t sample = unit / op.shape.out_height(), y = unit % op.shape.out_height();
-    const T* in = dense_row<T>(op.in, sample, y, channels, in_row);
-    const T* attn = backward ? dense_row<T>(op.attn, sample, y, channels, attn_row) : nullptr;
-    for (int64_t first = 0; first < size; first += taps) {
-      backward ? softmax_backward<T>(row, attn + first, in + first, out_row + first)
-               : softmax<T>(row, in + first, powers, out_row + first);
-    }
-    unpack_row<T>(op.out, sample, 0, channels, channels, y, 0, op.shape.out_width(), out_row);
   }
 }
 
