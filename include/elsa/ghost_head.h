@@ -65,7 +65,7 @@ namespace cpu {
 struct Tiling {
   int64_t rows, columns, down, across;
 
-  static constexpr int64_t max_rows = 8, max_columns = 28;
+  static constexpr int64_t max_rows = 14, max_columns = 28;
 
   Tiling(int64_t height, int64_t width)
       : down((height + max_rows - 1) / max_rows), across((width + max_columns - 1) / max_columns) {

@@ -12,23 +12,53 @@ constexpr int gather_pixels_at_once = 7;  // × 2 vectors: 14 of 32 registers, a
 constexpr int gather_pixels_at_once = 4;  // × 2 vectors: 8 of 16 registers
 #endif
 
-template <typename T, int Vectors, int Pixels, bool Mul, bool Add>
-ELSA_INLINE void gather_pixels(const TapWalk<T>& walk, int64_t window_pixel, const T* window, const T* attn, T* out) {
+// What the inner loop reads and writes: a window of the source, the attention, the static matrices, the result.
+template <typename T>
+struct GatherPointers {
+  const T *window, *attn, *mul, *add;
+  T* out;
+};
+
+// A tile, and the steps from one of its pixels to the next.
+template <typename T>
+struct GatherTile {
+  GatherPointers<T> first;
+  int64_t rows, columns;
+  int64_t window_row, window_column, attn_row, attn_column, out_row, out_column;
+
+  GatherPointers<T> at(int64_t y, int64_t x) const {
+    return {first.window + y * window_row + x * window_column, first.attn + y * attn_row + x * attn_column, first.mul,
+            first.add, first.out + y * out_row + x * out_column};
+  }
+};
+
+// How the taps are walked: those in range, and the steps from one to the next.
+struct TapWalk {
+  int64_t rows, columns;
+  int64_t window_row, window_column, attn_row, attn_column, matrix_row, matrix_column;
+};
+
+// K is the kernel size where all its taps are in range and the pixels of the window are neighbours, or 0 for what
+// `walk` and `tile` say.
+template <typename T, int Vectors, int K, int Pixels, bool Mul, bool Add>
+ELSA_INLINE void gather_pixels(const TapWalk& walk, const GatherTile<T>& tile, GatherPointers<T> here) {
   constexpr int L = lanes<T>;
+  const int64_t rows = K == 0 ? walk.rows : K, columns = K == 0 ? walk.columns : K;
+  const int64_t window_column = K == 0 ? tile.window_column : Vectors * L;
   Vector<T> sum[Pixels][Vectors] = {};
-  for (int64_t i = 0; i < walk.rows; ++i) {
-    const T* w = window + i * walk.window_row;
-    const T* a = attn + i * walk.attn_row;
+  for (int64_t i = 0; i < rows; ++i) {
+    const T* window = here.window + i * walk.window_row;
+    const T* attn = here.attn + i * walk.attn_row;
     int64_t matrix = i * walk.matrix_row;
-    for (int64_t j = 0; j < walk.columns; ++j) {
+    for (int64_t j = 0; j < columns; ++j) {
       Vector<T> mul[Vectors], add[Vectors];
       for (int v = 0; v < Vectors; ++v) {
-        if constexpr (Mul) mul[v] = load(walk.mul + matrix + v * L);
-        if constexpr (Add) add[v] = load(walk.add + matrix + v * L);
+        if constexpr (Mul) mul[v] = load(here.mul + matrix + v * L);
+        if constexpr (Add) add[v] = load(here.add + matrix + v * L);
       }
 #pragma GCC unroll 8
       for (int p = 0; p < Pixels; ++p) {
-        const T map = a[p * walk.attn_pixel];
+        const T map = attn[p * tile.attn_column];
         for (int v = 0; v < Vectors; ++v) {
           Vector<T> weight;
           if constexpr (Mul && Add) {
@@ -38,55 +68,69 @@ ELSA_INLINE void gather_pixels(const TapWalk<T>& walk, int64_t window_pixel, con
           } else if constexpr (Add) {
             weight = add[v] + map;
           } else {
-            weight = Vector<T>{} + map;
+            weight = broadcast(map);
           }
-          sum[p][v] += weight * load(w + p * window_pixel + v * L);
+          sum[p][v] += weight * load(window + p * window_column + v * L);
         }
       }
-      w += walk.window_column;
-      a += walk.attn_column;
+      window += walk.window_column;
+      attn += walk.attn_column;
       matrix += walk.matrix_column;
     }
   }
   for (int p = 0; p < Pixels; ++p) {
-    for (int v = 0; v < Vectors; ++v) {
-      store(out + (p * Vectors + v) * L, sum[p][v]);
-    }
+    for (int v = 0; v < Vectors; ++v) store_unaligned(here.out + p * tile.out_column + v * L, sum[p][v]);
   }
 }
 
-// Cut a row of pixels into groups whose sizes differ by at most one, and call f(first, pixels) on each.
-template <typename Function>
-ELSA_INLINE void for_each_group(int64_t columns, const Function& f) {
-  const int64_t groups = (columns + gather_pixels_at_once - 1) / gather_pixels_at_once;
-  int64_t x = 0;
-  for (int64_t group = 0; group < groups; ++group) {
-    const int64_t pixels = columns / groups + (group < columns % groups);
-    f(x, pixels);
-    x += pixels;
-  }
-}
+// What the next unit of work reads.
+struct GatherAhead {
+  Prefetch source, attn;
 
-template <typename T, int Vectors, int Pixels, bool Mul, bool Add>
-ELSA_INLINE void gather_group(const TapWalk<T>& walk, int64_t pixels, const T* window, const T* attn, T* out) {
+  void fetch(int64_t pixels) {
+    source.fetch(pixels);
+    attn.fetch(pixels);
+  }
+};
+
+// A strip of the tile, Pixels wide or less, from top to bottom: what one row reads of the window stays in the
+// first-level cache for the next.
+template <typename T, int Vectors, int K, int Pixels, bool Mul, bool Add>
+ELSA_INLINE void gather_strip(const TapWalk& walk, const GatherTile<T>& tile, int64_t x, int64_t pixels,
+                              GatherAhead& ahead) {
   if constexpr (Pixels > 0) {
-    constexpr int64_t width = Vectors * lanes<T>;
-    if (pixels != Pixels) {
-      gather_group<T, Vectors, Pixels - 1, Mul, Add>(walk, pixels, window, attn, out);
-    } else if (walk.window_pixel == width) {
-      gather_pixels<T, Vectors, Pixels, Mul, Add>(walk, width, window, attn, out);
-    } else {
-      gather_pixels<T, Vectors, Pixels, Mul, Add>(walk, walk.window_pixel, window, attn, out);
+    if (pixels != Pixels) return gather_strip<T, Vectors, K, Pixels - 1, Mul, Add>(walk, tile, x, pixels, ahead);
+    for (int64_t y = 0; y < tile.rows; ++y) {
+      gather_pixels<T, Vectors, K, Pixels, Mul, Add>(walk, tile, tile.at(y, x));
+      ahead.fetch(Pixels);
     }
+  }
+}
+
+// The tile in strips whose widths differ by at most one.
+template <typename T, int Vectors, int K, bool Mul, bool Add>
+void gather_strips(const TapWalk& walk, const GatherTile<T>& tile, GatherAhead& ahead) {
+  const int64_t strips = (tile.columns + gather_pixels_at_once - 1) / gather_pixels_at_once;
+  for (int64_t strip = 0; strip < strips; ++strip) {
+    const int64_t x = strip * tile.columns / strips, pixels = (strip + 1) * tile.columns / strips - x;
+    gather_strip<T, Vectors, K, gather_pixels_at_once, Mul, Add>(walk, tile, x, pixels, ahead);
   }
 }
 
 template <typename T, int Vectors, bool Mul, bool Add>
-void gather_row(const TapWalk<T>& walk, int64_t columns, const T* window, const T* attn, T* out) {
-  for_each_group(columns, [&](int64_t x, int64_t pixels) {
-    gather_group<T, Vectors, gather_pixels_at_once, Mul, Add>(walk, pixels, window + x * walk.window_pixel,
-                                                              attn + x * walk.attn_pixel, out + x * Vectors * lanes<T>);
-  });
+void gather_tile(const TapWalk& walk, int64_t kernel_size, const GatherTile<T>& tile, GatherAhead& ahead) {
+  const bool whole = walk.rows == kernel_size && walk.columns == kernel_size;
+  const bool dense = tile.window_column == Vectors * lanes<T>;
+  switch (whole && dense ? kernel_size : 0) {
+    case 3:
+      return gather_strips<T, Vectors, 3, Mul, Add>(walk, tile, ahead);
+    case 5:
+      return gather_strips<T, Vectors, 5, Mul, Add>(walk, tile, ahead);
+    case 7:
+      return gather_strips<T, Vectors, 7, Mul, Add>(walk, tile, ahead);
+    default:
+      return gather_strips<T, Vectors, 0, Mul, Add>(walk, tile, ahead);
+  }
 }
 
 template <typename T, int Vectors, bool Mul, bool Add>
@@ -100,56 +144,79 @@ void gather(const GhostHeadGather& op, int64_t first_unit, int64_t last_unit) {
   const int64_t source_width = (op.source.width - 1) * spacing + 1;
   const Blocks blocks(shape, width);
   const bool per_sample = (Mul && op.mul.batch_stride != 0) || (Add && op.add.batch_stride != 0);
+  const bool own_attn = !op.adjoint && lies_as_scratch<T>(op.attn),
+             own_out = lies_as_scratch<T>(op.out) && shape.head_channels() % width == 0;
   const int64_t window_pixels =
       longest_axis(tiling.rows, step, source_height, shape) * longest_axis(tiling.columns, step, source_width, shape);
-  Scratch<T> window(window_pixels * width), row(tiling.columns * width);
-  Scratch<T> attn((op.adjoint ? window_pixels : tiling.rows * tiling.columns) * taps);
-  Scratch<T> mul(Mul ? blocks.size() : 0), add(Add ? blocks.size() : 0);
+  Scratch<T> mul(Mul ? shape.heads * blocks.head_size() : 0), add(Add ? shape.heads * blocks.head_size() : 0);
+  Scratch<T> window(window_pixels * width), out(own_out ? 0 : tiling.pixels() * width);
+  Scratch<T> attn(op.adjoint ? window_pixels * taps : own_attn ? 0 : tiling.pixels() * taps);
 
-  int64_t packed_head = -1, packed_sample = -1;
+  const auto ahead_of = [&](int64_t unit) {
+    if (unit >= last_unit) return GatherAhead();
+    const int64_t head = unit % shape.heads, sample = unit / shape.heads / tiling.count();
+    const Tile tile(tiling, unit / shape.heads % tiling.count(), op.out.height, op.out.width);
+    const int64_t y = tile.first_row * step / spacing, x = tile.first_column * step / spacing;
+    return GatherAhead{
+        {op.source, sample, blocks.first_channel(head, 0), shape.head_channels(), y, x, tile.rows, tile.columns},
+        {op.attn, sample, head * taps, taps, y, x, tile.rows, tile.columns}};
+  };
+
+  int64_t packed_sample = -1;
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t head = unit / (shape.batch * tiling.count());
-    const int64_t sample = unit / tiling.count() % shape.batch;
-    if (head != packed_head || (per_sample && sample != packed_sample)) {
-      if (Mul) blocks.pack<T>(op.mul, sample * op.mul.batch_stride, head, mul);
-      if (Add) blocks.pack<T>(op.add, sample * op.add.batch_stride, head, add);
-      packed_head = head, packed_sample = sample;
+    const int64_t head = unit % shape.heads, sample = unit / shape.heads / tiling.count();
+    const Tile tile(tiling, unit / shape.heads % tiling.count(), op.out.height, op.out.width);
+    if (packed_sample < 0 || (per_sample && sample != packed_sample)) {
+      if (Mul) blocks.pack<T>(op.mul, sample * op.mul.batch_stride, mul);
+      if (Add) blocks.pack<T>(op.add, sample * op.add.batch_stride, add);
+      packed_sample = sample;
     }
 
-    const Tile tile(tiling, unit % tiling.count(), op.out.height, op.out.width);
     const Window around{{tile.first_row, tile.rows, step, source_height, shape},
                         {tile.first_column, tile.columns, step, source_width, shape},
                         spacing};
-    const int64_t pitch = around.x.length;  // pixels in a row of the window
-    TapWalk<T> walk;
+    const int64_t pitch = around.x.length * width;
+    int64_t first_tap = around.y.first_tap * K + around.x.first_tap;
+    TapWalk walk{};
     walk.rows = around.y.taps, walk.columns = around.y.taps == 0 ? 0 : around.x.taps;
-    walk.window_row = shape.dilation * pitch * width, walk.window_column = shape.dilation * width;
-    walk.window_pixel = step * width, walk.attn_pixel = taps;
-    int64_t first_tap = around.y.first_tap * K + around.x.first_tap, attn_pitch;
+    walk.window_row = shape.dilation * pitch, walk.window_column = shape.dilation * width;
+    Pixels<const T> maps{attn, tile.columns * taps, taps};
     if (op.adjoint) {
+      // The taps are walked backwards, each in the attention of the pixel that it leads to.
       first_tap = taps - 1 - first_tap;
       pack_window<T>(op.attn, sample, head * taps, taps, taps, around, attn);
-      attn_pitch = pitch * taps;
-      walk.attn_row = shape.dilation * attn_pitch - K, walk.attn_column = shape.dilation * taps - 1;
+      maps.row = around.x.length * taps;
+      walk.attn_row = shape.dilation * maps.row - K, walk.attn_column = shape.dilation * taps - 1;
       walk.matrix_row = -K * width, walk.matrix_column = -width;
     } else {
-      const Window inside{{tile.first_row, tile.rows}, {tile.first_column, tile.columns}};
-      pack_window<T>(op.attn, sample, head * taps, taps, taps, inside, attn);
-      attn_pitch = tile.columns * taps;
+      if (own_attn) {
+        maps = own_pixels<const T>(op.attn, sample, head * taps, tile);
+      } else {
+        pack_window<T>(op.attn, sample, head * taps, taps, taps, tile.window(), attn);
+      }
       walk.attn_row = K, walk.attn_column = 1;
       walk.matrix_row = K * width, walk.matrix_column = width;
     }
 
+    GatherAhead ahead = ahead_of(unit + 1);
     for (int64_t block = 0; block < blocks.count; ++block) {
       const int64_t channel = blocks.first_channel(head, block), count = blocks.channels(block);
+      const int64_t matrix = head * blocks.head_size() + block * blocks.matrix_size() + first_tap * width;
+      Pixels<T> to{out, tile.columns * width, width};
+      if (own_out) to = own_pixels<T>(op.out, sample, channel, tile);
       pack_window<T>(op.source, sample, channel, count, width, around, window);
-      walk.mul = mul + (block * taps + first_tap) * width;
-      walk.add = add + (block * taps + first_tap) * width;
-      for (int64_t y = 0; y < tile.rows; ++y) {
-        gather_row<T, Vectors, Mul, Add>(walk, tile.columns, window + y * step * pitch * width,
-                                         attn + y * attn_pitch + first_tap, row);
-        unpack_row<T>(op.out, sample, channel, count, width, tile.first_row + y, tile.first_column, tile.columns, row);
-      }
+      gather_tile<T, Vectors, Mul, Add>(walk, K,
+                                        {{window, maps.data + first_tap, mul + matrix, add + matrix, to.data},
+                                         tile.rows,
+                                         tile.columns,
+                                         step * pitch,
+                                         step * width,
+                                         maps.row,
+                                         maps.column,
+                                         to.row,
+                                         to.column},
+                                        ahead);
+      if (!own_out) unpack_tile<T>(op.out, sample, channel, count, width, tile, out);
     }
   }
 }

@@ -6,84 +6,96 @@
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-constexpr int reduce_pixels_at_once = 4;
-
-ELSA_INLINE int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-
 // What a reduction adds up: for attn the sums over channels (of mul · grad · value, or of grad · value where there is
 // no mul), for the matrices the sums over pixels.
 template <bool Attn, bool Scaled, bool Mul, bool Add>
 struct Wanted {
   static constexpr bool attn = Attn, scaled = Scaled, mul = Mul, add = Add;
+  // Neighbouring taps that are worked on at once: as many as the sums over pixels leave registers for.
+  static constexpr int most_taps = ELSA_VECTOR_BYTES == 64 ? (Mul && Add ? 5 : 7) : (Mul && Add ? 2 : 3);
 };
 
+// What the inner loop reads and adds to for a row of pixels.
 template <typename T>
-struct ReduceSums {
-  T *attn, *mul, *add;
+struct ReduceRow {
+  int64_t pixels;
+  const T *window, *grad, *attn, *mul;
+  T *sum_attn, *sum_mul, *sum_add;
+  int64_t window_column, window_pixel, grad_pixel, attn_pixel, sum_pixel;
 };
 
-template <typename T, int Vectors, typename Want>
-ELSA_INLINE void reduce_pixels(const TapWalk<T>& walk, int64_t window_pixel, const T* window, const T* attn,
-                               const T* grad, ReduceSums<T> sums) {
-  constexpr int L = lanes<T>, Pixels = reduce_pixels_at_once;
-  Vector<T> g[Pixels][Vectors];
-  for (int p = 0; p < Pixels; ++p) {
-    for (int v = 0; v < Vectors; ++v) g[p][v] = load(grad + (p * Vectors + v) * L);
-  }
-  for (int64_t i = 0; i < walk.rows; ++i) {
-    const T* w = window + i * walk.window_row;
-    for (int64_t j = 0; j < walk.columns; ++j, w += walk.window_column) {
-      const int64_t tap = i * walk.attn_row + j, matrix = tap * Vectors * L;
-      Vector<T> sum_attn[Pixels] = {}, sum_mul[Vectors] = {}, sum_add[Vectors] = {};
+constexpr int next_power_of_two(int count) { return count <= 1 ? 1 : 2 * next_power_of_two((count + 1) / 2); }
+
+// Taps neighbours of every pixel in the row.
+template <typename T, int Vectors, int Taps, typename Want>
+ELSA_INLINE void reduce_taps(const ReduceRow<T>& row) {
+  constexpr int L = lanes<T>, Lanes = next_power_of_two(Taps);
+  Vector<T> sum_mul[Taps][Vectors] = {}, sum_add[Taps][Vectors] = {};
+  for (int64_t x = 0; x < row.pixels; ++x) {
+    const T* w = row.window + x * row.window_pixel;
+    const T* a = row.attn + x * row.attn_pixel;
+    Vector<T> grad[Vectors], sum_attn[Lanes] = {};
+    for (int v = 0; v < Vectors; ++v) grad[v] = load_unaligned(row.grad + x * row.grad_pixel + v * L);
+#pragma GCC unroll 8
+    for (int j = 0; j < Taps; ++j) {
+#pragma GCC unroll 2
       for (int v = 0; v < Vectors; ++v) {
-        Vector<T> mul;
-        if constexpr (Want::scaled) mul = load(walk.mul + matrix + v * L);
-        for (int p = 0; p < Pixels; ++p) {
-          const Vector<T> product = g[p][v] * load(w + p * window_pixel + v * L);
-          if constexpr (Want::scaled) {
-            sum_attn[p] += mul * product;
-          } else if constexpr (Want::attn) {
-            sum_attn[p] += product;
-          }
-          if constexpr (Want::mul) sum_mul[v] += product * attn[p * walk.attn_pixel + tap];
-          if constexpr (Want::add) sum_add[v] += product;
+        Vector<T> product = grad[v] * load(w + j * row.window_column + v * L);
+        // Additions have units of their own; the last vector's leave less to them, and more to those that multiply.
+        if (Want::mul || v + 1 < Vectors) compute_once<T>(product);
+        if constexpr (Want::attn) {
+          const Vector<T> term = Want::scaled ? product * load(row.mul + (j * Vectors + v) * L) : product;
+          sum_attn[j] = v == 0 ? term : sum_attn[j] + term;
         }
-        if constexpr (Want::mul) store(sums.mul + matrix + v * L, load(sums.mul + matrix + v * L) + sum_mul[v]);
-        if constexpr (Want::add) store(sums.add + matrix + v * L, load(sums.add + matrix + v * L) + sum_add[v]);
+        if constexpr (Want::mul) sum_mul[j][v] += product * a[j];
+        if constexpr (Want::add) sum_add[j][v] += product;
       }
-      if constexpr (Want::attn) {
-        T over_channels[Pixels];
-        sum_lanes<T>(sum_attn, over_channels);
-        for (int p = 0; p < Pixels; ++p) sums.attn[p * walk.attn_pixel + tap] += over_channels[p];
-      }
+    }
+    if constexpr (Want::attn) add_lanes<T, Lanes>(sum_attn, row.sum_attn + x * row.sum_pixel);
+  }
+  for (int j = 0; j < Taps; ++j) {
+    for (int v = 0; v < Vectors; ++v) {
+      const int at = (j * Vectors + v) * L;
+      if constexpr (Want::mul) store(row.sum_mul + at, load(row.sum_mul + at) + sum_mul[j][v]);
+      if constexpr (Want::add) store(row.sum_add + at, load(row.sum_add + at) + sum_add[j][v]);
     }
   }
 }
 
+template <typename T, int Vectors, int Taps, typename Want>
+ELSA_INLINE void reduce_run(const ReduceRow<T>& row, int64_t taps) {
+  if constexpr (Taps > 0) {
+    if (taps != Taps) return reduce_run<T, Vectors, Taps - 1, Want>(row, taps);
+    reduce_taps<T, Vectors, Taps, Want>(row);
+  }
+}
+
+// What the next unit of work reads.
+struct ReduceAhead {
+  Prefetch value, grad, attn;
+
+  void fetch(int64_t pixels) {
+    value.fetch(pixels);
+    grad.fetch(pixels);
+    attn.fetch(pixels);
+  }
+};
+
+// All taps in range, in runs whose lengths differ by at most one.
 template <typename T, int Vectors, typename Want>
-void reduce_row(const TapWalk<T>& walk, int64_t columns, const T* window, const T* attn, const T* grad,
-                ReduceSums<T> sums) {
-  constexpr int64_t width = Vectors * lanes<T>;
-  for (int64_t x = 0; x < columns; x += reduce_pixels_at_once) {
-    const T* w = window + x * walk.window_pixel;
-    const T* a = attn + x * walk.attn_pixel;
-    const ReduceSums<T> here{sums.attn + x * walk.attn_pixel, sums.mul, sums.add};
-    if (walk.window_pixel == width) {
-      reduce_pixels<T, Vectors, Want>(walk, width, w, a, grad + x * width, here);
-    } else {
-      reduce_pixels<T, Vectors, Want>(walk, walk.window_pixel, w, a, grad + x * width, here);
+void reduce_row(const Window& around, int64_t kernel_size, int64_t window_row, const ReduceRow<T>& first,
+                ReduceAhead& ahead) {
+  const int64_t runs = (around.x.taps + Want::most_taps - 1) / Want::most_taps;
+  for (int64_t i = 0; i < around.y.taps; ++i) {
+    for (int64_t run = 0; run < runs; ++run) {
+      const int64_t tap = run * around.x.taps / runs, taps = (run + 1) * around.x.taps / runs - tap;
+      const int64_t at = i * kernel_size + tap, matrix = at * Vectors * lanes<T>;
+      ReduceRow<T> row = first;
+      row.window += i * window_row + tap * row.window_column;
+      row.attn += at, row.sum_attn += at, row.mul += matrix, row.sum_mul += matrix, row.sum_add += matrix;
+      reduce_run<T, Vectors, Want::most_taps, Want>(row, taps);
     }
-  }
-}
-
-// Copy a tile of the gradient into scratch rows of `columns` pixels, with zeros after the tile's own.
-template <typename T>
-void pack_rows(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
-               const Tile& tile, int64_t columns, T* to) {
-  for (int64_t y = 0; y < tile.rows; ++y, to += columns * width) {
-    pack_window<T>(map, sample, first_channel, count, width,
-                   {{tile.first_row + y, 1}, {tile.first_column, tile.columns}}, to);
-    zero(to + tile.columns * width, (columns - tile.columns) * width);
+    ahead.fetch((i + 1) * first.pixels / around.y.taps - i * first.pixels / around.y.taps);
   }
 }
 
@@ -92,60 +104,87 @@ void reduce(const GhostHeadReduce& op, int64_t first_unit, int64_t last_unit) {
   constexpr int64_t width = Vectors * lanes<T>;
   const GhostHeadShape& shape = op.shape;
   const Tiling tiling = cpu::tiling(op);
-  const int64_t taps = shape.taps();
+  const int64_t taps = shape.taps(), sum_pixel = taps + Want::most_taps;  // a run's last lanes are beyond its taps
   const Blocks blocks(shape, width);
-  // The last pixels of a row are worked on beside zeros of the gradient.
-  const int64_t most_columns = round_up(tiling.columns, reduce_pixels_at_once);
+  const bool own_grad = lies_as_scratch<T>(op.grad), own_attn = lies_as_scratch<T>(op.attn);
   Scratch<T> window(longest_axis(tiling.rows, shape.stride, shape.height, shape) *
-                    longest_axis(most_columns, shape.stride, shape.width, shape) * width);
-  Scratch<T> grad(tiling.rows * most_columns * width);
-  Scratch<T> attn(Want::mul ? tiling.rows * most_columns * taps : 0);
-  Scratch<T> sum_attn(Want::attn ? tiling.rows * most_columns * taps : 0);
-  Scratch<T> mul(Want::scaled ? blocks.size() : 0);
-  Scratch<T> sum_mul(Want::mul ? blocks.size() : 0);
-  Scratch<T> sum_add(Want::add ? blocks.size() : 0);
+                    longest_axis(tiling.columns, shape.stride, shape.width, shape) * width);
+  Scratch<T> grad(tiling.pixels() * width);
+  Scratch<T> attn(Want::mul && !own_attn ? tiling.pixels() * taps : 0);
+  Scratch<T> sum_attn(Want::attn ? tiling.pixels() * sum_pixel : 0);
+  Scratch<T> mul(Want::scaled ? shape.heads * blocks.head_size() : 0);
+  Scratch<T> sum_mul(Want::mul ? blocks.head_size() : 0);
+  Scratch<T> sum_add(Want::add ? blocks.head_size() : 0);
 
+  const auto ahead_of = [&](int64_t unit) {
+    if (unit >= last_unit) return ReduceAhead();
+    const int64_t head = unit % shape.heads, group = unit / shape.heads / op.chunks;
+    const int64_t index = unit / shape.heads % op.chunks * tiles(op) / op.chunks;
+    const int64_t sample = group * (shape.batch / op.samples) + index / tiling.count();
+    const int64_t channel = blocks.first_channel(head, 0), count = shape.head_channels(), s = shape.stride;
+    const Tile t(tiling, index % tiling.count(), shape.out_height(), shape.out_width());
+    return ReduceAhead{
+        {op.value, sample, channel, count, t.first_row * s, t.first_column * s, t.rows, t.columns},
+        {op.grad, sample, channel, count, t.first_row, t.first_column, t.rows, t.columns},
+        Want::mul ? Prefetch(op.attn, sample, head * taps, taps, t.first_row, t.first_column, t.rows, t.columns)
+                  : Prefetch()};
+  };
+
+  int64_t packed_group = -1;
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t head = unit / (op.samples * op.chunks);
-    const int64_t group = unit / op.chunks % op.samples, chunk = unit % op.chunks;
-    if (Want::scaled) blocks.pack<T>(op.mul, group * op.mul.batch_stride, head, mul);
-    if (Want::mul) zero<T>(sum_mul, blocks.size());
-    if (Want::add) zero<T>(sum_add, blocks.size());
+    const int64_t head = unit % shape.heads, group = unit / shape.heads / op.chunks;
+    const int64_t chunk = unit / shape.heads % op.chunks;
+    if (Want::scaled && (packed_group < 0 || (op.mul.batch_stride != 0 && group != packed_group))) {
+      blocks.pack<T>(op.mul, group * op.mul.batch_stride, mul);
+      packed_group = group;
+    }
+    if (Want::mul) zero<T>(sum_mul, blocks.head_size());
+    if (Want::add) zero<T>(sum_add, blocks.head_size());
 
     for (int64_t index = chunk * tiles(op) / op.chunks; index < (chunk + 1) * tiles(op) / op.chunks; ++index) {
       const int64_t sample = group * (shape.batch / op.samples) + index / tiling.count();
       const Tile tile(tiling, index % tiling.count(), shape.out_height(), shape.out_width());
-      const int64_t columns = round_up(tile.columns, reduce_pixels_at_once);
-      const Window padded{{tile.first_row, tile.rows}, {tile.first_column, columns}};
-      Window around{{tile.first_row, tile.rows, shape.stride, shape.height, shape},
-                    {tile.first_column, tile.columns, shape.stride, shape.width, shape}};
-      around.x.length += shape.stride * (columns - tile.columns);
+      const Window around{{tile.first_row, tile.rows, shape.stride, shape.height, shape},
+                          {tile.first_column, tile.columns, shape.stride, shape.width, shape}};
       const int64_t first_tap = around.y.first_tap * shape.kernel_size + around.x.first_tap;
       const int64_t pitch = around.x.length * width;
-      TapWalk<T> walk{};
-      walk.rows = around.y.taps, walk.columns = around.x.taps;
-      walk.window_row = shape.dilation * pitch, walk.window_column = shape.dilation * width;
-      walk.window_pixel = shape.stride * width, walk.attn_row = shape.kernel_size, walk.attn_pixel = taps;
-      if (Want::mul) pack_window<T>(op.attn, sample, head * taps, taps, taps, padded, attn);
-      if (Want::attn) zero<T>(sum_attn, tile.rows * columns * taps);
+      Pixels<const T> maps{attn, tile.columns * taps, taps};
+      if (Want::mul && own_attn) {
+        maps = own_pixels<const T>(op.attn, sample, head * taps, tile);
+      } else if (Want::mul) {
+        pack_window<T>(op.attn, sample, head * taps, taps, taps, tile.window(), attn);
+      }
+      ReduceAhead ahead = ahead_of(unit + 1);
+      if (Want::attn) zero<T>(sum_attn, tile.rows * tile.columns * sum_pixel);
 
       for (int64_t block = 0; block < blocks.count; ++block) {
         const int64_t channel = blocks.first_channel(head, block), channels = blocks.channels(block);
-        const int64_t matrix = (block * taps + first_tap) * width;
+        const int64_t matrix = block * blocks.matrix_size() + first_tap * width;
         pack_window<T>(op.value, sample, channel, channels, width, around, window);
-        pack_rows<T>(op.grad, sample, channel, channels, width, tile, columns, grad);
-        walk.mul = mul + matrix;
+        Pixels<const T> grads{grad, tile.columns * width, width};
+        if (own_grad && channels == width) {
+          grads = own_pixels<const T>(op.grad, sample, channel, tile);
+        } else {
+          pack_window<T>(op.grad, sample, channel, channels, width, tile.window(), grad);
+        }
         for (int64_t y = 0; y < tile.rows; ++y) {
-          const int64_t row = y * columns * taps + first_tap;
-          reduce_row<T, Vectors, Want>(walk, columns, window + y * shape.stride * pitch, attn + row,
-                                       grad + y * columns * width,
-                                       {sum_attn + row, sum_mul + matrix, sum_add + matrix});
+          const ReduceRow<T> row{tile.columns,
+                                 window + y * shape.stride * pitch,
+                                 grads.data + y * grads.row,
+                                 maps.data + y * maps.row + first_tap,
+                                 mul + head * blocks.head_size() + matrix,
+                                 sum_attn + y * tile.columns * sum_pixel + first_tap,
+                                 sum_mul + matrix,
+                                 sum_add + matrix,
+                                 shape.dilation * width,
+                                 shape.stride * width,
+                                 grads.column,
+                                 maps.column,
+                                 sum_pixel};
+          reduce_row<T, Vectors, Want>(around, shape.kernel_size, shape.dilation * pitch, row, ahead);
         }
       }
-      for (int64_t y = 0; Want::attn && y < tile.rows; ++y) {
-        unpack_row<T>(op.grad_attn, sample, head * taps, taps, taps, tile.first_row + y, tile.first_column,
-                      tile.columns, sum_attn + y * columns * taps);
-      }
+      if (Want::attn) unpack_tile<T>(op.grad_attn, sample, head * taps, taps, sum_pixel, tile, sum_attn);
     }
     const int64_t partial = (group * op.chunks + chunk) * shape.channels * taps;
     if (Want::mul) blocks.unpack<T>(sum_mul, head, static_cast<T*>(op.partial_mul) + partial);

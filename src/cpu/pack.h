@@ -1,7 +1,7 @@
 // Copies between tensors of any layout and dtype and the channels-last scratch in which the kernels compute.
 #pragma once
 
-#include "simd.h"
+#include "scratch.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
@@ -48,19 +48,17 @@ struct Window {
   }
 };
 
-template <typename T, typename From>
-ELSA_INLINE void copy_channels(const From* from, int64_t stride, int64_t count, int64_t width, T* to) {
-  if (stride == 1) {
-    for (int64_t k = 0; k < count; ++k) {
-      to[k] = convert<T>(from[k]);
-    }
+// Call f with a number of the type that `dtype` stands for; T is the accumulation type of the op.
+template <typename T, typename Function>
+ELSA_INLINE void with_type(DType dtype, const Function& f) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    f(double());
+  } else if (dtype == DType::float32) {
+    f(float());
+  } else if (dtype == DType::bfloat16) {
+    f(BFloat16());
   } else {
-    for (int64_t k = 0; k < count; ++k) {
-      to[k] = convert<T>(from[k * stride]);
-    }
-  }
-  for (int64_t k = count; k < width; ++k) {
-    to[k] = T(0);
+    f(Float16());
   }
 }
 
@@ -69,20 +67,120 @@ ELSA_INLINE void zero(T* to, int64_t count) {
   std::memset(to, 0, std::size_t(count) * sizeof(T));
 }
 
+// Copy `count` elements that lie `stride` apart; zeros follow up to `width`.
+template <typename T, typename From>
+ELSA_INLINE void copy_channels(const From* from, int64_t stride, int64_t count, int64_t width, T* to) {
+  constexpr int L = lanes<T>;
+  int64_t k = 0;
+  if (stride == 1 && count >= L) {
+    for (; k + L <= count; k += L) store_unaligned(to + k, load_as<T>(from + k));
+    // The last vector overlaps the one before it.
+    if (k < count) store_unaligned(to + count - L, load_as<T>(from + count - L));
+  } else {
+    for (; k < count; ++k) to[k] = convert<T>(from[k * stride]);
+  }
+  for (k = count; k < width; ++k) to[k] = T(0);
+}
+
+// A row of pixels of a map with `count` of its channels, which lie `channel` elements apart, and the pixels `column`.
+template <typename Pointer>
+struct Row {
+  Pointer data;
+  int64_t channel, column, pixels, count;
+};
+
+// Copy a row into scratch of `width` channels a pixel, the pixels `step` apart.
+template <typename T, typename From>
+void pack_row(const Row<const From*>& row, int64_t width, int64_t step, T* to) {
+  constexpr int64_t L = lanes<T>;
+  if (row.channel == 1 && row.count == 2 * L) {  // a whole block of channels: the most frequent case by far
+    for (int64_t x = 0; x < row.pixels; ++x, to += step) {
+      const From* from = row.data + x * row.column;
+      store(to, load_as<T>(from));
+      store(to + L, load_as<T>(from + L));
+    }
+    return;
+  }
+  if (row.channel == 1 || row.column != 1) {
+    for (int64_t x = 0; x < row.pixels; ++x) {
+      copy_channels(row.data + x * row.column, row.channel, row.count, width, to + x * step);
+    }
+    return;
+  }
+  for (int64_t first = 0; first < width; first += L) {
+    for (int64_t x = 0; x < row.pixels; x += L) {
+      const int64_t pixels = row.pixels - x < L ? row.pixels - x : L;
+      Vector<T> v[L] = {};
+      for (int64_t k = 0; k < L && first + k < row.count; ++k) {
+        v[k] = load_some<T>(row.data + (first + k) * row.channel + x, pixels);
+      }
+      transpose<T>(v);
+      for (int64_t p = 0; p < pixels; ++p) store_some<T>(to + (x + p) * step + first, v[p], width - first);
+    }
+  }
+}
+
+// Copy scratch pixels, `width` apart, into a row.
+template <typename T, typename To>
+void unpack_row(const T* from, int64_t width, const Row<To*>& row) {
+  constexpr int64_t L = lanes<T>;
+  if (row.channel == 1) {
+    for (int64_t x = 0; x < row.pixels; ++x, from += width) {
+      To* to = row.data + x * row.column;
+      int64_t k = 0;
+      for (; k + L <= row.count; k += L) store_as<T>(to + k, load_unaligned(from + k));
+      if (k == row.count) continue;
+      if (row.count > L) {
+        store_as<T>(to + row.count - L, load_unaligned(from + row.count - L));
+      } else {
+        store_some<T>(to, load_some<T>(from, row.count), row.count);
+      }
+    }
+  } else if (row.column == 1) {
+    for (int64_t first = 0; first < row.count; first += L) {
+      for (int64_t x = 0; x < row.pixels; x += L) {
+        const int64_t pixels = row.pixels - x < L ? row.pixels - x : L;
+        Vector<T> v[L] = {};
+        for (int64_t p = 0; p < pixels; ++p) v[p] = load_some<T>(from + (x + p) * width + first, row.count - first);
+        transpose<T>(v);
+        for (int64_t k = 0; k < L && first + k < row.count; ++k) {
+          store_some<T>(row.data + (first + k) * row.channel + x, v[k], pixels);
+        }
+      }
+    }
+  } else {
+    for (int64_t x = 0; x < row.pixels; ++x) {
+      for (int64_t k = 0; k < row.count; ++k) {
+        row.data[x * row.column + k * row.channel] = convert<To>(from[x * width + k]);
+      }
+    }
+  }
+}
+
 template <typename T, typename From>
 void pack_window_of(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
                     const Window& window, T* to) {
   const Inside rows = window.inside(window.y, map.height), columns = window.inside(window.x, map.width);
-  if (rows.count * columns.count < window.pixels()) zero(to, window.pixels() * width);
+  const int64_t pitch = window.x.length * width, step = window.spacing * width;
+  const int64_t left = columns.position * width, right = left + columns.count * width;
   const From* from = static_cast<const From*>(map.data) + sample * map.batch_stride +
                      first_channel * map.channel_stride + rows.pixel * map.row_stride +
                      columns.pixel * map.column_stride;
-  to += (rows.position * window.x.length + columns.position) * width;
+  if (window.spacing != 1 || rows.count * columns.count == 0) {
+    zero(to, window.y.length * pitch);
+  } else {
+    zero(to, rows.position * pitch);
+    const int64_t below = rows.position + rows.count;
+    zero(to + below * pitch, (window.y.length - below) * pitch);
+  }
   for (int64_t v = 0; v < rows.count; ++v) {
-    for (int64_t u = 0; u < columns.count; ++u) {
-      copy_channels(from + v * map.row_stride + u * map.column_stride, map.channel_stride, count, width,
-                    to + (v * window.x.length + u) * window.spacing * width);
+    T* row = to + (rows.position + v * window.spacing) * pitch;
+    if (window.spacing == 1) {
+      zero(row, left);
+      zero(row + right, pitch - right);
     }
+    pack_row<T, From>({from + v * map.row_stride, map.channel_stride, map.column_stride, columns.count, count}, width,
+                      step, row + left);
   }
 }
 
@@ -90,83 +188,46 @@ void pack_window_of(const MapView& map, int64_t sample, int64_t first_channel, i
 template <typename T>
 void pack_window(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width,
                  const Window& window, T* to) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    pack_window_of<T, double>(map, sample, first_channel, count, width, window, to);
-  } else if (map.dtype == DType::float32) {
-    pack_window_of<T, float>(map, sample, first_channel, count, width, window, to);
-  } else if (map.dtype == DType::bfloat16) {
-    pack_window_of<T, BFloat16>(map, sample, first_channel, count, width, window, to);
-  } else {
-    pack_window_of<T, Float16>(map, sample, first_channel, count, width, window, to);
-  }
+  with_type<T>(map.dtype, [&](auto from) {
+    pack_window_of<T, decltype(from)>(map, sample, first_channel, count, width, window, to);
+  });
+}
+
+// Whether a map holds numbers of the accumulation type T, with the channels of a pixel side by side.
+template <typename T>
+bool lies_as_scratch(const MapView& map) {
+  return map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32) && map.channel_stride == 1;
 }
 
 // A row of all of a map's channels in the accumulation type: the map's own where it lies so, or a copy in `scratch`.
 template <typename T>
 const T* dense_row(const MapView& map, int64_t sample, int64_t row, int64_t channels, T* scratch) {
-  const bool accumulates = map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32);
-  if (accumulates && map.channel_stride == 1 && map.column_stride == channels) {
+  if (lies_as_scratch<T>(map) && map.column_stride == channels) {
     return static_cast<const T*>(map.data) + sample * map.batch_stride + row * map.row_stride;
   }
   pack_window<T>(map, sample, 0, channels, channels, {{row, 1}, {0, map.width}}, scratch);
   return scratch;
 }
 
-template <typename T, typename To>
-void unpack_row_to(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width, int64_t row,
-                   int64_t first_column, int64_t columns, const T* from) {
-  To* to = static_cast<To*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride +
-           row * map.row_stride + first_column * map.column_stride;
-  if (map.channel_stride == 1) {
-    for (int64_t x = 0; x < columns; ++x) {
-      for (int64_t k = 0; k < count; ++k) {
-        to[x * map.column_stride + k] = convert<To>(from[x * width + k]);
-      }
-    }
-  } else {
-    for (int64_t k = 0; k < count; ++k) {
-      for (int64_t x = 0; x < columns; ++x) {
-        to[x * map.column_stride + k * map.channel_stride] = convert<To>(from[x * width + k]);
-      }
-    }
-  }
-}
-
 // Copy `count` channels of a row of scratch pixels, `width` channels apart, into a map.
 template <typename T>
 void unpack_row(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width, int64_t row,
                 int64_t first_column, int64_t columns, const T* from) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    unpack_row_to<T, double>(map, sample, first_channel, count, width, row, first_column, columns, from);
-  } else if (map.dtype == DType::float32) {
-    unpack_row_to<T, float>(map, sample, first_channel, count, width, row, first_column, columns, from);
-  } else if (map.dtype == DType::bfloat16) {
-    unpack_row_to<T, BFloat16>(map, sample, first_channel, count, width, row, first_column, columns, from);
-  } else {
-    unpack_row_to<T, Float16>(map, sample, first_channel, count, width, row, first_column, columns, from);
-  }
-}
-
-template <typename T, typename From>
-void pack_matrix_of(const MatrixView& matrix, int64_t offset, int64_t count, int64_t taps, int64_t width, T* to) {
-  const From* from = static_cast<const From*>(matrix.data) + offset;
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    copy_channels(from + tap, taps, count, width, to + tap * width);
-  }
+  with_type<T>(map.dtype, [&](auto to) {
+    using To = decltype(to);
+    To* data = static_cast<To*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride +
+               row * map.row_stride + first_column * map.column_stride;
+    unpack_row<T, To>(from, width, {data, map.channel_stride, map.column_stride, columns, count});
+  });
 }
 
 // Copy the matrices of `count` channels, from the element `offset` on, into [taps][width].
 template <typename T>
 void pack_matrix(const MatrixView& matrix, int64_t offset, int64_t count, int64_t taps, int64_t width, T* to) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    pack_matrix_of<T, double>(matrix, offset, count, taps, width, to);
-  } else if (matrix.dtype == DType::float32) {
-    pack_matrix_of<T, float>(matrix, offset, count, taps, width, to);
-  } else if (matrix.dtype == DType::bfloat16) {
-    pack_matrix_of<T, BFloat16>(matrix, offset, count, taps, width, to);
-  } else {
-    pack_matrix_of<T, Float16>(matrix, offset, count, taps, width, to);
-  }
+  with_type<T>(matrix.dtype, [&](auto from) {
+    using From = decltype(from);
+    pack_row<T, From>({static_cast<const From*>(matrix.data) + offset, taps, 1, taps, count}, width, width, to);
+  });
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
-#include <new>
+#include <type_traits>
 
 #include "elsa/ghost_head.h"
 
@@ -57,10 +57,20 @@ ELSA_INLINE Vector<T> load_unaligned(const T* from) {
   std::memcpy(&v, from, sizeof(v));
   return v;
 }
-
 template <typename T>
 ELSA_INLINE void store_unaligned(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof(v));
+}
+
+// Have v computed once: else the compiler fuses a product into each of the sums that it goes to, which costs as many
+// multiplications.
+template <typename T>
+ELSA_INLINE void compute_once(Vector<T>& v) {
+#if ELSA_VECTOR_BYTES == 64
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#endif
 }
 
 // x in every lane. Unlike 0 + x, x - 0 is x whatever its sign, and costs nothing.
@@ -127,24 +137,61 @@ ELSA_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, int half) {
 #endif
 }
 
-// The sums of four vectors' lanes.
-template <typename T>
-ELSA_INLINE void sum_lanes(const Vector<T> (&v)[4], T (&sums)[4]) {
-  const Vector<T> first = interleave<T, 1>(v[0], v[1], 0) + interleave<T, 1>(v[0], v[1], 1);
-  const Vector<T> second = interleave<T, 1>(v[2], v[3], 0) + interleave<T, 1>(v[2], v[3], 1);
-  if constexpr (lanes<T> == 2) {
-    sums[0] = first[0], sums[1] = first[1], sums[2] = second[0], sums[3] = second[1];
+// Lane l of the result is a part of the sum of vector l % Count: whole where Count is the number of lanes.
+template <typename T, int Count, int Group = 1>
+ELSA_INLINE Vector<T> merge_sums(const Vector<T>* v) {
+  if constexpr (Count == 1) {
+    return v[0];
   } else {
-    Vector<T> all = interleave<T, 2>(first, second, 0) + interleave<T, 2>(first, second, 1);
-    T parts[lanes<T>];
-    std::memcpy(parts, &all, sizeof(parts));
-    for (int k = 0; k < 4; ++k) {
-      T sum = parts[k];
-      for (int lane = k + 4; lane < lanes<T>; lane += 4) {
-        sum += parts[lane];
-      }
-      sums[k] = sum;
+    Vector<T> half[Count / 2];
+    for (int k = 0; k < Count / 2; ++k) {
+      const Vector<T>&a = v[2 * k], &b = v[2 * k + 1];
+      half[k] = interleave<T, Group>(a, b, 0) + interleave<T, Group>(a, b, 1);
     }
+    return merge_sums<T, Count / 2, Group * 2>(half);
+  }
+}
+
+template <typename T, int Count, int Distance = lanes<T> / 2>
+ELSA_INLINE Vector<T> fold_sums(Vector<T> v) {
+  if constexpr (Distance < Count) {
+    return v;
+  } else {
+    return fold_sums<T, Count, Distance / 2>(v + rotate<T, Distance>(v));
+  }
+}
+
+// sums[k] += the sum of v[k]'s lanes. Count is a power of two.
+template <typename T, int Count>
+ELSA_INLINE void add_lanes(const Vector<T>* v, T* sums) {
+  constexpr int L = lanes<T>;
+  if constexpr (Count > L) {
+    add_lanes<T, Count / 2>(v, sums);
+    add_lanes<T, Count / 2>(v + Count / 2, sums + Count / 2);
+  } else {
+    typedef T Sums __attribute__((vector_size(Count * sizeof(T))));
+    const Vector<T> merged = fold_sums<T, Count>(merge_sums<T, Count>(v));
+    Sums total, part;
+    std::memcpy(&total, sums, sizeof(total));
+    std::memcpy(&part, &merged, sizeof(part));
+    total += part;
+    std::memcpy(sums, &total, sizeof(total));
+  }
+}
+
+// Element l of v[k] becomes element k of v[l].
+template <typename T, int Group = 1>
+ELSA_INLINE void transpose(Vector<T> (&v)[lanes<T>]) {
+  if constexpr (Group < lanes<T>) {
+#pragma GCC unroll 16
+    for (int k = 0; k < lanes<T>; ++k) {
+      if ((k & Group) == 0) {
+        const Vector<T> a = v[k], b = v[k | Group];
+        v[k] = interleave<T, Group>(a, b, 0);
+        v[k | Group] = interleave<T, Group>(a, b, 1);
+      }
+    }
+    transpose<T, Group * 2>(v);
   }
 }
 
@@ -205,21 +252,53 @@ inline Float16 convert<Float16, float>(float value) {
   return {uint16_t(half | sign)};
 }
 
-// Memory for one thread's work, freed with its scope.
-template <typename T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new(bytes(count), alignment()))) {}
-  ~Scratch() { ::operator delete(data_, alignment()); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  operator T*() { return data_; }
+typedef uint16_t HalfWords __attribute__((vector_size(ELSA_VECTOR_BYTES / 2)));
+typedef uint32_t Words __attribute__((vector_size(ELSA_VECTOR_BYTES)));
 
- private:
-  static std::align_val_t alignment() { return std::align_val_t(64); }
-  static std::size_t bytes(int64_t count) { return std::size_t(count > 0 ? count : 1) * sizeof(T); }
-  T* data_;
-};
+// A vector from a row of elements of another type.
+template <typename T, typename From>
+ELSA_INLINE Vector<T> load_as(const From* from) {
+  if constexpr (std::is_same_v<From, BFloat16>) {
+    HalfWords halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return Vector<T>(__builtin_convertvector(halves, Words) << 16);
+  } else {
+    T values[lanes<T>];
+    for (int l = 0; l < lanes<T>; ++l) values[l] = convert<T>(from[l]);
+    return load_unaligned(values);
+  }
+}
+
+// A vector from the first `count` elements of a row, and zeros.
+template <typename T, typename From>
+ELSA_INLINE Vector<T> load_some(const From* from, int64_t count) {
+  if (count >= lanes<T>) return load_as<T>(from);
+  Vector<T> v{};
+  T* values = reinterpret_cast<T*>(&v);
+  for (int64_t l = 0; l < count; ++l) values[l] = convert<T>(from[l]);
+  return v;
+}
+
+template <typename T, typename To>
+ELSA_INLINE void store_as(To* to, Vector<T> v) {
+  if constexpr (std::is_same_v<To, BFloat16>) {
+    const Words bits = Words(v), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const HalfWords halves = __builtin_convertvector(v != v ? Words{} + 0x7fc0u : rounded, HalfWords);
+    std::memcpy(to, &halves, sizeof(halves));
+  } else {
+    T values[lanes<T>];
+    store_unaligned(values, v);
+    for (int l = 0; l < lanes<T>; ++l) to[l] = convert<To>(values[l]);
+  }
+}
+
+// The first `count` lanes.
+template <typename T, typename To>
+ELSA_INLINE void store_some(To* to, Vector<T> v, int64_t count) {
+  if (count >= lanes<T>) return store_as<T>(to, v);
+  const T* values = reinterpret_cast<const T*>(&v);
+  for (int64_t l = 0; l < count; ++l) to[l] = convert<To>(values[l]);
+}
 
 }  // namespace
 }  // namespace elsa::cpu::ELSA_CAPABILITY

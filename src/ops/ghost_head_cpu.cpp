@@ -22,7 +22,7 @@ void reduce(const GhostHeadReduce& op) {
 }
 
 int64_t chunks(const GhostHeadReduce& op) {
-  return std::min(cpu::tiles(op), std::max<int64_t>(1, 128 / (op.shape.heads * op.samples)));
+  return std::min(cpu::tiles(op), std::max<int64_t>(1, 64 / op.samples));
 }
 
 constexpr GhostHeadPasses passes{gather, reduce, chunks, sum_partials};
