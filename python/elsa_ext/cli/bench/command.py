@@ -1,0 +1,104 @@
+"""The course of ``elsa-ext bench``: check, measure, show, write, compare."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..._library import CUDA_STATUS, has_kernel
+from ..device import find_device
+from ..errors import CommandError
+from .compare import Earlier
+from .contenders import Comparison
+from .measure import Floors, measure
+from .report import head, table
+from .results import Record, machine, new_run, summarise, write
+
+OPTIONS = ("repeats", "backprop", "baselines")
+
+
+def measure_and_report(args: argparse.Namespace) -> int:
+    """Do what ``args`` say, and return the exit code."""
+    outputs = {flag: Path(path) for flag in ("json", "plot") if (path := getattr(args, flag)) is not None}
+    for flag, path in outputs.items():
+        check_output(f"--{flag}", path)
+    if len(set(outputs.values())) < len(outputs):
+        raise CommandError(f"--json and --plot are the same file, {outputs['json']}")
+    earlier = None if args.compare is None else Earlier(Path(args.compare), args.kind)
+    device = find_device(args.device)
+    check_kernels(device)
+    torch.manual_seed(0)
+    with number_of_threads(args.threads):
+        comparisons = importlib.import_module(f".{args.kind}", __package__).comparisons(args, device)
+        if earlier:
+            earlier.check(comparisons)
+        run = measure_all(args, comparisons, device)
+    if "json" in outputs:
+        write(outputs["json"], run)
+    if "plot" in outputs:
+        from .plot import draw
+
+        draw(outputs["plot"], run)
+    if not earlier:
+        return 0
+    lines, code = earlier.report(run, args.tolerance)
+    print("\n".join(lines))
+    return code
+
+
+def check_output(flag: str, path: Path) -> None:
+    """Raise a ``CommandError`` if a file cannot be written, before there is anything to lose."""
+    if path.is_dir():
+        raise CommandError(f"{flag} {path} is a folder")
+    folder = path.parent
+    if not folder.is_dir():
+        raise CommandError(f"{flag} {path}: no such folder: {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(f"{flag} {path}: no permission to write into {folder}")
+
+
+def check_kernels(device: torch.device) -> None:
+    """Raise a ``CommandError`` if our ops have no kernel for the device: their formula would be timed as ours."""
+    if not has_kernel("ghost_head", device.type):
+        reason = CUDA_STATUS if device.type == "cuda" else "elsa_ext has kernels for cpu and cuda"
+        raise CommandError(f"--device {device} cannot be measured: {reason}")
+
+
+@contextlib.contextmanager
+def number_of_threads(count: int | None) -> Iterator[None]:
+    """Let torch work with ``count`` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_all(args: argparse.Namespace, comparisons: list[Comparison], device: torch.device) -> Record:
+    """Measure one comparison after the other, show each when it is done, and return the record of all."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    run = new_run(args.kind, machine(device), {name: getattr(args, name) for name in OPTIONS})
+    floors = Floors(device, args.dtype)
+    run["floors"] = floors.rates([floors.sample() for _ in range(5)])
+    print("\n".join(head(run)))
+    with tqdm(disable=None, leave=False, file=sys.stderr) as bar:
+        for comparison in comparisons:
+            record = summarise(measure(comparison, args.repeats, floors, bar))
+            run["comparisons"].append(record)
+            tqdm.write("\n".join(["", *table(record)]))
+            forget_compiled()
+    return run
+
+
+def forget_compiled() -> None:
+    """Drop what torch.compile made for one problem: the sizes of the next would count as a change of them."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
