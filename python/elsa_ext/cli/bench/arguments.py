@@ -25,38 +25,49 @@ examples:
   elsa-ext bench model --batch 4 --backprop                    inference and a training step of elsa_swin_tiny
 """
 
-COLUMNS = """\
+BYTES = "GB/s      bytes of inputs, outputs and gradients, each tensor counted once, over the time"
+IMAGES = "images/s  images over the time"
+COLUMNS = f"""\
 columns:
-  rounds   samples that the row is made of; fewer for what takes more than half a second
-  ms, IQR  median time of a call, and the distance between the quartiles
-  GB/s     bytes of the tensors, each counted once, over the time
-  GFMA/s   multiply-adds of the problem over the time
-  floor    share of the time that the multiply-adds at the rate of torch.mm, or the bytes at that of a copy,
-           would take, whichever is longer
-  MiB      most that one call allocates beyond what was there before it, its results included
-  ratio    time of the row over that of ours in the same direction
+  rounds    samples that the row is made of; fewer for what takes more than half a second
+  ms, IQR   median time of a call, and the distance between the quartiles
+  {BYTES}
+  GFMA/s    multiply-adds (a lone addition or product counts as one) over the time
+  of floor  what the multiply-adds at the rate of torch.mm would take, or the bytes at that of a copy, whichever is
+            longer, over the time
+  peak MiB  most that one call allocates beyond what was there before it, its results included
+  ratio     time of the row over that of ours in the same direction
 """
 
 OP = f"""\
 Time elsa_ext.ghost_head and elsa_ext.hadamard_attention.
 
-All contenders of an op are rated by the multiply-adds and bytes of the op. FlexAttention and NATTEN make the attention
-map and apply it, the work of both ops, and are shown against each.
+baselines:
+  formula    the op in plain PyTorch, which unfolds value or calls oneDNN's or cuDNN's grouped convolution
+  compile    what torch.compile makes of the formula
+  depthwise  a depthwise convolution of value, or of query, in its faster layout
+  flex       FlexAttention over the same neighbours: makes the attention map and applies it, the work of both ops
+  natten     NATTEN, likewise
+The first two are rated by the work of the op, the others by their own.
 
 {COLUMNS}"""
 
 MODULE = f"""\
-Time elsa_ext.nn.ELSA over a (B, H, W, C) map: the projections, both ops, everything of a block but norms and MLP.
+Time elsa_ext.nn.ELSA over a (B, H, W, C) map: both ops and the projections around them, a block without norms and MLP.
 
-Its peer in timm is the part of a Swin block from roll to roll, shifted window attention, or VOLO's outlook attention
-for the preset volo-d1.
+baselines:
+  formula    the same layer with both ops in plain PyTorch
+  compile    what torch.compile makes of that
+  timm       what the layer replaces: shifted window attention from roll to roll, or outlook attention in volo-d1
+  flex       FlexAttention over the same neighbours, with projections before and after
+  natten     NATTEN, likewise
 
 {COLUMNS}"""
 
 MODEL = f"""\
-Time whole models: inference, and with --backprop a training step too (forward, loss, backward, AdamW).
+Time whole models: inference, and with --backprop also a training step (forward, loss, backward, AdamW).
 
-{COLUMNS}"""
+{COLUMNS.replace(BYTES, IMAGES)}"""
 
 
 def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -72,7 +83,9 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     kinds = bench.add_subparsers(dest="kind", metavar="WHAT", required=True)
 
     op = kinds.add_parser("op", help="the two ops", description=OP, formatter_class=formatter)
-    op.add_argument("--op", nargs="+", choices=OPS, default=OPS, metavar="NAME", help=f"{' or '.join(OPS)}, or both")
+    op.add_argument(
+        "--op", nargs="+", choices=OPS, default=OPS, metavar="NAME", help=f"{' or '.join(OPS)} (default: both)"
+    )
     add_problem(op)
     add_measurement(op, ("formula", "compile", "depthwise", "flex", "natten"))
 
@@ -87,14 +100,14 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def add_problem(parser: argparse.ArgumentParser) -> None:
     """Add what makes a problem."""
-    group = parser.add_argument_group("problem, the presets by default; a flag changes all of them")
+    group = parser.add_argument_group("problem, by default each of the four presets")
     group.add_argument(
         "--preset",
         nargs="+",
         choices=(*PRESETS, "all"),
         metavar="NAME",
-        help=f"{', '.join(PRESETS)}, or all. Without it, flags from --size to --group-width make one problem of its "
-        "own, and what they leave open is as in swin-t-1",
+        help=f"{', '.join(PRESETS)}, or all: the attention layers of Swin-T and VOLO-D1; flags below change them. "
+        "Without --preset, those from --size to --group-width make one problem, otherwise as swin-t-1",
     )
     add_tensors(group, batch=8)
     group.add_argument("--size", type=map_size, metavar="N|HxW", help="side of the map, or height and width")
@@ -111,8 +124,9 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--matrices",
         choices=MATRICES,
-        help="ghost matrices: none, ghost_mul, ghost_add, both (default: add for swin-t-*, which is its lambda of 0, "
-        "both for volo-d1)",
+        metavar="WHICH",
+        help="ghost matrices: both, mul (gamma = 0), add (lambda = 0) or none (default: add, as in Swin; both in "
+        "volo-d1)",
     )
 
 
@@ -132,8 +146,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         dest="baselines",
         nargs="+",
         metavar="NAME",
-        help="models of timm to compare with; `formula`: the same model on the formula in plain PyTorch; `none` "
-        "(default: Swin of the same size, and formula)",
+        help="models of timm to compare with; formula is the same model with the ops in plain PyTorch; none "
+        "(default: the Swin of the same size, and formula)",
     )
     group.add_argument(
         "--image-size",
@@ -152,7 +166,13 @@ def add_tensors(group: "argparse._ArgumentGroup", batch: int) -> None:
     group.add_argument(
         "--dtype", choices=DTYPES, default=DTYPES[0], help=f"{', '.join(DTYPES)} (default: %(default)s)", metavar="NAME"
     )
-    group.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="of the maps (default: %(default)s)")
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        metavar="NAME",
+        help=f"of the maps: {' or '.join(LAYOUTS)} (default: %(default)s)",
+    )
 
 
 def add_measurement(parser: argparse.ArgumentParser, baselines: tuple[str, ...] = ()) -> None:
@@ -168,16 +188,21 @@ def add_measurement(parser: argparse.ArgumentParser, baselines: tuple[str, ...] 
             help=f"what to compare with: {', '.join(baselines)}, all or none (default: all)",
         )
         parser.set_defaults(all_baselines=baselines)
-    group.add_argument("--backprop", action="store_true", help="measure forward and backward as well")
+    group.add_argument("--backprop", action="store_true", help="also forward and backward, of models a training step")
     group.add_argument("--repeats", type=number(int, 1), default=20, metavar="N", help="rounds (default: %(default)s)")
     group.add_argument(
-        "--threads", type=number(int, 1), metavar="N", help="threads of torch (default: as many as it takes)"
+        "--threads",
+        type=number(int, 1),
+        metavar="N",
+        help="threads of torch (default: as many as torch takes by itself)",
     )
     group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one, or cpu)")
 
     results = parser.add_argument_group("results")
-    results.add_argument("--json", metavar="FILE", help="write everything that was measured, and on what machine")
-    results.add_argument("--plot", metavar="FILE", help="draw the times as a PNG picture")
+    results.add_argument(
+        "--json", metavar="FILE", help="write what is measured, and on what machine, after every table"
+    )
+    results.add_argument("--plot", metavar="FILE", help="draw times, floors and ratios as a PNG picture")
     results.add_argument(
         "--compare",
         metavar="FILE",

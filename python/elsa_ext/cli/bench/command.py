@@ -16,7 +16,7 @@ from ..device import find_device
 from ..errors import CommandError
 from .compare import Earlier
 from .contenders import Comparison
-from .measure import Floors, measure
+from .measure import Floors, forget_compiled, measure, reason
 from .report import head, table
 from .results import Record, machine, new_run, summarise, write
 
@@ -37,10 +37,8 @@ def measure_and_report(args: argparse.Namespace) -> int:
     with number_of_threads(args.threads):
         comparisons = importlib.import_module(f".{args.kind}", __package__).comparisons(args, device)
         if earlier:
-            earlier.check(comparisons)
-        run = measure_all(args, comparisons, device)
-    if "json" in outputs:
-        write(outputs["json"], run)
+            earlier.check(comparisons, device)
+        run = measure_all(args, comparisons, device, outputs.get("json"))
     if "plot" in outputs:
         from .plot import draw
 
@@ -81,9 +79,11 @@ def number_of_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def measure_all(args: argparse.Namespace, comparisons: list[Comparison], device: torch.device) -> Record:
-    """Measure one comparison after the other, show each when it is done, and return the record of all."""
-    if device.type == "cuda":
+def measure_all(
+    args: argparse.Namespace, comparisons: list[Comparison], device: torch.device, json: Path | None
+) -> Record:
+    """Measure one comparison after the other, and return the record of all; show and write each when it is done."""
+    if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     run = new_run(args.kind, machine(device), {name: getattr(args, name) for name in OPTIONS})
     floors = Floors(device, args.dtype)
@@ -91,14 +91,14 @@ def measure_all(args: argparse.Namespace, comparisons: list[Comparison], device:
     print("\n".join(head(run)))
     with tqdm(disable=None, leave=False, file=sys.stderr) as bar:
         for comparison in comparisons:
-            record = summarise(measure(comparison, args.repeats, floors, bar))
+            try:
+                measured = measure(comparison, args.repeats, floors, bar)
+            except RuntimeError as error:  # its tensors do not fit into memory
+                raise CommandError(f"{comparison.label}: {reason(error)}") from error
+            record = summarise(measured)
             run["comparisons"].append(record)
+            if json:
+                write(json, run)
             tqdm.write("\n".join(["", *table(record)]))
-            forget_compiled()
+            forget_compiled()  # other sizes in the next comparison would make them dynamic ones
     return run
-
-
-def forget_compiled() -> None:
-    """Drop what torch.compile made for one problem: the sizes of the next would count as a change of them."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import CommandError
 from .contenders import Comparison
 from .report import aligned
@@ -23,7 +25,7 @@ class Earlier:
         """
         self.path, self.run = path, read(path, kind)
         try:
-            self.machine = dict(self.run["machine"])
+            self.machine = {"device": "?", **self.run["machine"]}
             self.rows = keyed(self.run)
             self.problems = {problem_key(comparison["problem"]) for comparison in self.run["comparisons"]}
             for row in self.rows.values():
@@ -31,8 +33,10 @@ class Earlier:
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise CommandError(f"{path} is damaged: its rows are not those of elsa-ext bench --json") from error
 
-    def check(self, comparisons: list[Comparison]) -> None:
-        """Raise a ``CommandError`` if it has none of the problems that are to be measured."""
+    def check(self, comparisons: list[Comparison], device: torch.device) -> None:
+        """Raise a ``CommandError`` if it is of another device, or has none of the problems that are to be measured."""
+        if self.machine["device"] != device.type:
+            raise CommandError(f"{self.path} was measured on {self.machine['device']}, this run is on {device.type}")
         if self.problems.isdisjoint(problem_key(comparison.problem) for comparison in comparisons):
             raise CommandError(f"{self.path} has no row of the problems that are to be measured")
 
@@ -77,7 +81,7 @@ class Earlier:
 
     def differences(self, here: Record) -> list[tuple[str, Any, Any]]:
         """Return what else than elsa_ext is another one than it was."""
-        names = ("device", "gpu", "cpu", "threads", "cpu_capability", "torch")
+        names = ("gpu", "cpu", "threads", "cpu_capability", "torch")
         return [(name, self.machine.get(name), here[name]) for name in names if self.machine.get(name) != here[name]]
 
 

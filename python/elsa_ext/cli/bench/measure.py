@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import statistics
+import sys
 import textwrap
 import time
 import warnings
@@ -33,6 +34,7 @@ class Entrant:
     peak_bytes: int
     seconds: float
     samples: list[float] = field(default_factory=list)
+    failure: str = ""
 
     def rounds(self, repeats: int) -> set[int]:
         """Return the rounds to take part in, spread evenly."""
@@ -114,18 +116,28 @@ def measure(comparison: Comparison, repeats: int, floors: Floors, bar: Any) -> M
         for contender in comparison.contenders():
             bar.set_description(f"{comparison.label}: warming up {contender.name}")
             found, failed = enter(contender, comparison.directions, floors.device)
-            if contender.key == OURS and failed:
-                raise CommandError(f"{comparison.label}: {failed[0]}")
             entrants += found
             absent += failed
+            if contender.key == OURS and failed:
+                raise CommandError(f"{comparison.label}: {failed[0]}")
+        if any(failed.direction for failed in absent):
+            # A call that the compiler failed on leaves a slower way for those that it had compiled.
+            forget_compiled()
+            for entrant in entrants:
+                sample(entrant, floors.device)
         bar.set_description(comparison.label)
         with no_garbage_collection():
-            floor_samples = run_rounds(entrants, repeats, floors, bar)
-    return Measured(comparison, entrants, absent, floors.rates(floor_samples))
+            rates = run_rounds(entrants, repeats, floors, bar)
+    for entrant in entrants:
+        if entrant.failure:
+            absent.append(Absent(entrant.contender.name, entrant.direction, entrant.failure))
+            if entrant.contender.key == OURS:
+                raise CommandError(f"{comparison.label}: {absent[-1]}")
+    return Measured(comparison, [entrant for entrant in entrants if not entrant.failure], absent, rates)
 
 
-def run_rounds(entrants: list[Entrant], repeats: int, floors: Floors, bar: Any) -> list[tuple[float, float]]:
-    """Sample every entrant and the floors once a round; return the samples of the floors."""
+def run_rounds(entrants: list[Entrant], repeats: int, floors: Floors, bar: Any) -> dict[str, Any]:
+    """Sample every entrant and the floors once a round; return the rates of the floors."""
     schedule = [(entrant, entrant.rounds(repeats)) for entrant in entrants]
     bar.reset(sum(len(rounds) for _, rounds in schedule))
     floor_samples = []
@@ -133,10 +145,20 @@ def run_rounds(entrants: list[Entrant], repeats: int, floors: Floors, bar: Any) 
         floor_samples.append(floors.sample())
         for entrant, rounds in schedule:
             if number in rounds:
-                loops = max(1, math.ceil(SHORTEST_SAMPLE / entrant.seconds))
-                entrant.samples.append(seconds_per_call(entrant.task.call, loops, floors.device))
+                entrant.samples += sample(entrant, floors.device)
                 bar.update()
-    return floor_samples
+    return floors.rates(floor_samples)
+
+
+def sample(entrant: Entrant, device: torch.device) -> list[float]:
+    """Return one time of a call, or none if it fails or has failed before."""
+    loops = max(1, math.ceil(SHORTEST_SAMPLE / entrant.seconds))
+    if not entrant.failure:
+        try:
+            return [seconds_per_call(entrant.task.call, loops, device)]
+        except Exception as error:  # such as memory that is short now and was not before
+            entrant.failure = reason(error)
+    return []
 
 
 def enter(
@@ -160,6 +182,12 @@ def enter(
         else:
             entrants.append(Entrant(contender, direction, task, peak, seconds))
     return entrants, absent
+
+
+def forget_compiled() -> None:
+    """Drop what torch.compile has made."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def reason(error: Exception) -> str:

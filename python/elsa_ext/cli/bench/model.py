@@ -92,12 +92,15 @@ def tasks(
     dtype = getattr(torch, args.dtype)
     layout = torch.channels_last if args.layout == "channels_last" else torch.contiguous_format
     kwargs = model_kwargs(name, CLASSES, args.image_size)
-    model = build_model(name, kwargs, config["input_size"]).to(device, dtype).to(memory_format=layout)
+
+    def make() -> nn.Module:
+        return build_model(name, kwargs, config["input_size"]).to(device, dtype).to(memory_format=layout)
+
+    model = make()
     images = random_map((args.batch, *config["input_size"]), args.dtype, args.layout, device)
     labels = torch.randint(CLASSES, (args.batch,), device=device)
 
     def infer() -> Tensor:
-        model.eval()
         with torch.no_grad():
             return model(images)
 
@@ -105,7 +108,7 @@ def tasks(
     weights = sum(weight.nbytes for weight in model.parameters())
     moved = {INFERENCE: images.nbytes + weights, TRAINING: images.nbytes + 6 * weights}
     if args.backprop:
-        calls[TRAINING] = training_step(model, images, labels)
+        calls[TRAINING] = training_step(make().train(), images, labels)
     if not counts:
         counts |= {where: count_multiply_adds(call) for where, call in calls.items()}
     return {where: Task(wrap(call), counts[where], moved[where]) for where, call in calls.items()}
@@ -119,7 +122,6 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> Tensor:
-        model.train()
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()

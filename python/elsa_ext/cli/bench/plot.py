@@ -29,7 +29,8 @@ def draw(path: Path, run: Record) -> None:
     figure = Figure(figsize=(WIDTH * columns, 1.1 + sum(heights)), dpi=130, layout="constrained")
     cpu = f"{here['cpu']}, {here['threads']} threads, {here['cpu_capability']}"
     figure.suptitle(f"elsa-ext bench {run['bench']}: {here['gpu'] or cpu}, torch {here['torch']}", fontsize=11)
-    panels = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights}).flat
+    grid = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    panels = list(grid.flat)
     for axes in panels:
         axes.set_axis_off()
     for axes, comparison in zip(panels, comparisons, strict=False):

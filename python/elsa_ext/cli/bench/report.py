@@ -28,7 +28,7 @@ def table(comparison: Record) -> list[str]:
     """Return the lines of one comparison."""
     images = any(row["images_per_s"] is not None for row in comparison["rows"])
     rate = "images/s" if images else "GB/s"
-    header = ["", "direction", "rounds", "ms", "IQR", rate, "GFMA/s", "floor", "MiB", "ratio"]
+    header = ["", "direction", "rounds", "ms", "IQR", rate, "GFMA/s", "of floor", "peak MiB", "ratio"]
     cells = [header]
     for row in comparison["rows"]:
         cells.append(
