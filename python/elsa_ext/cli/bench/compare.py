@@ -8,7 +8,7 @@ import torch
 
 from ..errors import CommandError
 from .contenders import Comparison
-from .report import aligned
+from .report import aligned, milliseconds
 from .results import Record, read
 
 Key = tuple[str, str, str]
@@ -65,15 +65,15 @@ class Earlier:
                 [
                     f"  {new['name']}",
                     new["direction"],
-                    f"{old['median_ms']:.3f}",
-                    f"{new['median_ms']:.3f}",
+                    milliseconds(old["median_ms"]),
+                    milliseconds(new["median_ms"]),
                     f"{ratio:.3f}{' !' if worse else '  '}",
                     f"{old['percent_of_floor']:.1f} %",
                     f"{new['percent_of_floor']:.1f} %",
                 ]
             )
             slower += [f"{label}, {new['direction']}: {ratio:.3f} x"] * worse
-        lines = [f"against {self.path} of {self.run.get('date')}", *aligned(cells, left=2)]
+        lines = ["", f"against {self.path} of {self.run.get('date')}", *aligned(cells, left=2)]
         lines += [f"note: {what} was {old}, is {new}" for what, old, new in self.differences(run["machine"])]
         if slower:
             return [*lines, f"slower by more than {tolerance:g} %: {'; '.join(slower)}"], 1

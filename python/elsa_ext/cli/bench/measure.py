@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import math
+import re
 import statistics
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from .memory import peak_memory
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated within a sample
 LONG = 0.5  # seconds; longer calls are in fewer rounds
 FEWEST_ROUNDS = 3
+FLOORS = {"cpu": (2048, 2**25), "cuda": (8192, 2**28)}  # side of the matrices, float32 numbers that are copied
 
 
 @dataclass
@@ -60,13 +62,12 @@ class Floors:
     """The rate of a matrix product and the bandwidth of a copy, sampled in the same rounds as everything else."""
 
     def __init__(self, device: torch.device, dtype: str) -> None:
-        on_gpu = device.type == "cuda"
         self.device = device
         # On a GPU the rate of the dtype's own units, on a CPU that of float32 for every dtype.
-        self.dtype = dtype if on_gpu else "float32"
-        side = 8192 if on_gpu else 2048
+        self.dtype = dtype if device.type == "cuda" else "float32"
+        side, numbers = FLOORS[device.type]
         left, right, out = (torch.randn(side, side, device=device).to(getattr(torch, self.dtype)) for _ in range(3))
-        source = torch.zeros(2**28 if on_gpu else 2**25, device=device)
+        source = torch.zeros(numbers, device=device)
         target = torch.empty_like(source)
         self.multiply_adds, self.bytes = side**3, 2 * source.nbytes
         self.calls = (lambda: torch.mm(left, right, out=out), lambda: target.copy_(source))
@@ -192,7 +193,8 @@ def forget_compiled() -> None:
 
 def reason(error: Exception) -> str:
     """Return the first sentence of an exception's message, or its class if it has none."""
-    sentence = str(error).strip().split(". ")[0].splitlines() or [type(error).__name__]
+    message = re.sub(r"\[enforce fail at .*?\] .*?\. ", "", str(error)).strip()  # what c10 says before it says what
+    sentence = message.split(". ")[0].splitlines() or [type(error).__name__]
     return textwrap.shorten(sentence[0], 110, placeholder=" …").rstrip(".:")
 
 

@@ -36,18 +36,23 @@ def table(comparison: Record) -> list[str]:
                 row["name"],
                 row["direction"],
                 str(row["rounds"]),
-                f"{row['median_ms']:,.3f}",
-                f"{row['iqr_ms']:,.3f}",
+                milliseconds(row["median_ms"]),
+                milliseconds(row["iqr_ms"]),
                 f"{row['images_per_s']:,.2f}" if images else f"{row['gb_per_s']:,.2f}",
                 f"{row['gfma_per_s']:,.2f}",
                 f"{row['percent_of_floor']:.1f} %",
-                f"{row['peak_bytes'] / 2**20:,.1f}",
+                f"{row['peak_bytes'] / 2**20:,.2f}",
                 "" if row["ours"] else f"{row['ratio']:,.2f} x",
             ]
         )
     lines = [comparison["title"], f"floors in the same rounds: {show_floors(comparison['floors'])}"]
     lines += aligned(cells, left=2)
     return lines + [f"absent: {absent_line(absent)}" for absent in comparison["absent"]]
+
+
+def milliseconds(value: float) -> str:
+    """Return a time with at least three digits."""
+    return f"{value:,.3f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def absent_line(absent: Record) -> str:
