@@ -35,7 +35,7 @@ columns:
   GFMA/s    multiply-adds (a lone addition or product counts as one) over the time
   of floor  what the multiply-adds at the rate of torch.mm would take, or the bytes at that of a copy, whichever is
             longer, over the time
-  peak MiB  most that one call allocates beyond what was there before it, its results included
+  peak MiB  of what one call allocates, the most that is there at one time, its results included
   ratio     time of the row over that of ours in the same direction
 """
 

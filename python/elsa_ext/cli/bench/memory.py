@@ -8,10 +8,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
-    """Return the most bytes that a call holds beyond what was there before it, its result included.
+    """Return how much of what a call allocates is there at one time at most, in bytes, its result included.
 
-    On a CPU these are the allocations of PyTorch's allocator, also those made inside of ops, as its profiler sees them;
-    scratch that a library such as oneDNN allocates by itself is not among them.
+    On a CPU this is what PyTorch's allocator gives out, also inside of ops, as its profiler sees it; scratch that a
+    library such as oneDNN allocates by itself is not part of it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
