@@ -554,11 +554,12 @@ def test_peak_memory_inside_of_an_op() -> None:
 def test_rounds_of_slow_calls() -> None:
     contender, task = Contender("x", "x", dict), Task(lambda: None, 1, 1)
 
-    def rounds(seconds: float, repeats: int) -> set[int]:
-        return Entrant(contender, "forward", task, 0, seconds).rounds(repeats)
+    def rounds(seconds: float, repeats: int, ours: float = 0.1) -> set[int]:
+        return Entrant(contender, "forward", task, 0, seconds).rounds(repeats, ours)
 
     assert rounds(0.01, 20) == set(range(20))
     assert rounds(1.0, 20) == set(range(0, 20, 2))
+    assert rounds(1.0, 20, ours=0.6) == set(range(20))
     assert rounds(60.0, 20) == {0, 6, 13}
     assert rounds(60.0, 2) == {0, 1}
 

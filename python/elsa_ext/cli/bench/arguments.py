@@ -29,7 +29,7 @@ BYTES = "GB/s      bytes of inputs, outputs and gradients, each tensor counted o
 IMAGES = "images/s  images over the time"
 COLUMNS = f"""\
 columns:
-  rounds    samples that the row is made of; fewer for what takes more than half a second
+  rounds    samples that the row is made of; fewer for what takes over half a second and twice as long as ours
   ms, IQR   median time of a call, and the distance between the quartiles
   {BYTES}
   GFMA/s    multiply-adds (a lone addition or product counts as one) over the time

@@ -20,6 +20,7 @@ from .measure import Floors, forget_compiled, measure, reason
 from .report import head, table
 from .results import Record, machine, new_run, summarise, write
 
+BAR = "{desc}|{bar}| {percentage:.0f} % [{elapsed}{postfix}]"
 OPTIONS = ("repeats", "backprop", "baselines")
 
 
@@ -89,8 +90,10 @@ def measure_all(
     floors = Floors(device, args.dtype)
     run["floors"] = floors.rates([floors.sample() for _ in range(5)])
     print("\n".join(head(run)))
-    with tqdm(disable=None, leave=False, file=sys.stderr) as bar:
-        for comparison in comparisons:
+    with tqdm(disable=None, leave=False, file=sys.stderr, total=1, bar_format=BAR) as bar:
+        for number, comparison in enumerate(comparisons, 1):
+            bar.reset(1)
+            bar.set_postfix_str(f"table {number} of {len(comparisons)}", refresh=False)
             try:
                 measured = measure(comparison, args.repeats, floors, bar)
             except RuntimeError as error:  # its tensors do not fit into memory

@@ -51,7 +51,7 @@ def describe(op: str, problem: Problem) -> str:
     """Return the sizes that matter to an op."""
     if op == "ghost_head":
         return f"{problem}, {MATRICES[problem.matrices]}"
-    return f"{problem}, query of {problem.dim_qk} channels in groups of {problem.group_width}"
+    return f"{problem}, query of {problem.dim_qk} channels, groups of {problem.group_width}"
 
 
 def ghost_head(

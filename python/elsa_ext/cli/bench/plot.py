@@ -1,13 +1,14 @@
 """``--plot``: the times of a run as a picture."""
 
 import math
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..files import write_whole
 from .results import Record
@@ -73,9 +74,11 @@ def draw_panel(axes: Axes, comparison: Record) -> None:
     # A name stands once, between the bars that it belongs to.
     axes.set_yticks([sum(places) / len(places) for places in ticks.values()], list(ticks), fontsize=8)
     axes.invert_yaxis()
-    axes.set_title(comparison["title"].replace(": ", "\n", 1), fontsize=9, loc="left")
+    name, sizes = comparison["title"].split(": ", 1)
+    axes.set_title("\n".join([name, *textwrap.wrap(sizes, 80)]), fontsize=9, loc="left")
     axes.set_xlabel("milliseconds", fontsize=8)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if longest < 100 * shortest else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
