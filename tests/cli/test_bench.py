@@ -1,4 +1,4 @@
-"""``elsa-ext bench``: what it counts, writes, compares and refuses. No test asserts a time."""
+"""``elsa-ext bench``: what it counts, times and draws. No test asserts a time."""
 
 import json
 import math
@@ -13,57 +13,32 @@ import elsa_ext
 import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.bench import command as bench_command
 from elsa_ext.cli.bench import measure, neighbours, op
-from elsa_ext.cli.bench.compare import Earlier
-from elsa_ext.cli.bench.contenders import Comparison, Contender, Task
-from elsa_ext.cli.bench.measure import Entrant, Measured
+from elsa_ext.cli.bench.contenders import Contender, Task
+from elsa_ext.cli.bench.measure import Entrant
 from elsa_ext.cli.bench.memory import peak_memory
 from elsa_ext.cli.bench.model import training_step
 from elsa_ext.cli.bench.problems import PRESETS, problems
-from elsa_ext.cli.bench.results import machine, new_run, quartiles, summarise, write
+from elsa_ext.cli.bench.results import quartiles
 from elsa_ext.cli.parser import build_parser
 from PIL import Image
 from torch import Tensor
 
+from .conftest import SMALL_BENCH as SMALL
 from .conftest import Result
-from .test_errors import assert_refused
 
 Command = Callable[..., Result]
 CPU = torch.device("cpu")
-SMALL = (
-    *("--size", "6x5", "--channels", "8", "--heads", "2", "--kernel-size", "3", "--group-width", "2"),
-    *("--batch", "2", "--repeats", "2", "--device", "cpu"),
-)
+pytestmark = pytest.mark.usefixtures("small_floors")
 PIXELS, TAPS = 2 * 6 * 5, 9
-
-
-@pytest.fixture(autouse=True)
-def _small_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floors that take no time: nothing here depends on how well they are measured."""
-    monkeypatch.setattr(measure, "FLOORS", {"cpu": (64, 2**16)})
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of results that tests start from."""
-    return tmp_path_factory.mktemp("bench")
-
-
-@pytest.fixture
-def small_run(command: Command, runs: Path) -> dict[str, Any]:
-    """The record of both ops on a small map, measured once."""
-    path = runs / "op.json"
-    if not path.exists():
-        baselines = ("formula", "depthwise", "natten")
-        result = command("bench", "op", *SMALL, "--backprop", "--baselines", *baselines, "--json", path)
-        assert (result.code, result.err) == (0, "")
-        (runs / "op.txt").write_text(result.out)
-    return json.loads(path.read_text())
 
 
 def by_row(comparison: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["contender"], row["direction"]): row for row in comparison["rows"]}
+
+
+def parsed(*arguments: str) -> list[Any]:
+    return problems(build_parser().parse_args(["bench", "op", *arguments]))
 
 
 def test_op_counts(small_run: dict[str, Any]) -> None:
@@ -114,7 +89,7 @@ def test_op_rows(small_run: dict[str, Any]) -> None:
         assert [absent["reason"] for absent in comparison["absent"]] == ["not installed"]
 
 
-def test_machine(small_run: dict[str, Any], runs: Path) -> None:
+def test_machine(small_run: dict[str, Any], bench_runs: Path) -> None:
     machine = small_run["machine"]
     assert machine["torch"] == torch.__version__
     assert machine["elsa_ext"] == elsa_ext.__version__
@@ -125,7 +100,7 @@ def test_machine(small_run: dict[str, Any], runs: Path) -> None:
         "backprop": True,
         "baselines": ["formula", "depthwise", "natten"],
     }
-    out = (runs / "op.txt").read_text()
+    out = (bench_runs / "op.txt").read_text()
     for part in (machine["cpu"], f"{machine['threads']} threads", machine["cpu_capability"], torch.__version__):
         assert part in out[: out.index("ghost_head")]
     assert out.count("absent: NATTEN (not installed)") == 2
@@ -170,10 +145,6 @@ def test_matrices(matrices: str, given: tuple[bool, bool], monkeypatch: pytest.M
     next(iter(op.ghost_head(problem, CPU, False, ()))).build()["forward"].call()
     assert tuple(matrix is not None for matrix in seen[0][2:]) == given
     assert matrices != "both" or seen[0][2] is not seen[0][3]
-
-
-def parsed(*arguments: str) -> list[Any]:
-    return problems(build_parser().parse_args(["bench", "op", *arguments]))
 
 
 def test_presets() -> None:
@@ -269,227 +240,6 @@ def test_plot(command: Command, tmp_path: Path) -> None:
         colours = {tuple(colour) for colour in np.asarray(image.convert("RGB")).reshape(-1, 3)[::7]}
     assert {(0xE6, 0x9F, 0x00), (0xB3, 0x5C, 0x00), (0x9D, 0xB7, 0xCF), (0x45, 0x6A, 0x8C)} <= colours
     assert list(tmp_path.iterdir()) == [path]
-
-
-def measured(**samples: list[float]) -> Measured:
-    """Return contenders that took so many seconds for 6e9 multiply-adds and 2e9 bytes, where a floor is 1 second."""
-    entrants = []
-    for name, times in samples.items():
-        contender = Contender(name.partition("_at_")[0], name, dict)
-        entrants.append(Entrant(contender, "forward", Task(lambda: None, 6 * 10**9, 2 * 10**9), 7, 1.0, times))
-    comparison = Comparison("label", "title", {"op": "x"}, ("forward",), list, images=4)
-    return Measured(comparison, entrants, [], {"mm_dtype": "float32", "gfma_per_s": 6.0, "gb_per_s": 2.5})
-
-
-def test_summary() -> None:
-    found = measured(elsa_ext=[2.0, 4.0, 2.0], other_at_first=[9.0], other_at_last=[5.0], third=[8.0])
-    summary = summarise(found)
-    ours, other, third = summary["rows"]
-    assert [row["name"] for row in summary["rows"]] == ["elsa_ext", "other_at_last", "third"]
-    assert (ours["median_ms"], ours["q1_ms"], ours["q3_ms"], ours["iqr_ms"]) == (2000, 2000, 3000, 1000)
-    assert (ours["gfma_per_s"], ours["gb_per_s"], ours["images_per_s"], ours["ratio"]) == (3, 1, 2, 1)
-    assert (ours["floor_ms"], ours["percent_of_floor"], other["percent_of_floor"]) == (1000, 50, 20)  # of multiply-adds
-    assert (other["ratio"], third["ratio"]) == (2.5, 4)
-    found.floors["gb_per_s"] = 0.5
-    assert summarise(found)["rows"][0]["percent_of_floor"] == 200  # of bytes
-
-
-@pytest.mark.parametrize(("tolerance", "code"), [(0, 1), (49, 1), (51, 0)])
-def test_tolerance(tmp_path: Path, tolerance: float, code: int) -> None:
-    def run(seconds: float) -> dict[str, Any]:
-        return {**new_run("op", machine(CPU), {}), "comparisons": [summarise(measured(elsa_ext=[seconds]))]}
-
-    write(tmp_path / "old.json", run(2.0))
-    lines, found = Earlier(tmp_path / "old.json", "op").report(run(3.0), tolerance)
-    assert found == code
-    assert " 1.500 " in lines[4]
-
-
-def earlier(run: dict[str, Any], path: Path, **factors: float) -> Path:
-    """Write a run whose rows of the named contenders took ``factors`` times as long."""
-    copy = json.loads(json.dumps(run))
-    for comparison in copy["comparisons"]:
-        for row in comparison["rows"]:
-            row["median_ms"] *= factors.get(row["contender"], 1)
-    path.write_text(json.dumps(copy))
-    return path
-
-
-COMPARED = ("bench", "op", *SMALL, "--op", "ghost_head", "--baselines", "formula")
-
-
-def test_compare(command: Command, small_run: dict[str, Any], tmp_path: Path) -> None:
-    slower = command(*COMPARED, "--compare", earlier(small_run, tmp_path / "a.json", elsa_ext=1e-4))
-    assert (slower.code, slower.err) == (1, "")
-    assert "slower by more than 10 %: ghost_head, custom, forward: " in slower.out
-    faster = command(*COMPARED, "--compare", earlier(small_run, tmp_path / "b.json", elsa_ext=1e4))
-    assert (faster.code, faster.err) == (0, "")
-    assert "nothing of ours is slower by more than 10 %" in faster.out
-
-
-def test_compare_shows_the_ratios(command: Command, small_run: dict[str, Any], tmp_path: Path) -> None:
-    path, old = tmp_path / "now.json", earlier(small_run, tmp_path / "old.json", elsa_ext=1e4)
-    shown = command(*COMPARED, "--json", path, "--compare", old).out.split("against ")[1].splitlines()
-    before, now = (
-        by_row(json.loads(old.read_text())["comparisons"][0]),
-        by_row(json.loads(path.read_text())["comparisons"][0]),
-    )
-    for line, contender in ((shown[3], "elsa_ext"), (shown[4], "formula")):
-        ratio = now[contender, "forward"]["median_ms"] / before[contender, "forward"]["median_ms"]
-        assert line.split()[:2] == [contender, "forward"] and f" {ratio:.3f} " in line
-
-
-def test_compare_looks_at_ours_alone(command: Command, small_run: dict[str, Any], tmp_path: Path) -> None:
-    path = earlier(small_run, tmp_path / "c.json", formula=1e-4, elsa_ext=1e4)
-    assert command(*COMPARED, "--compare", path).code == 0
-
-
-def test_compare_with_nothing_in_common(
-    command: Command, small_run: dict[str, Any], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench_command, "measure_all", lambda *_: pytest.fail("measured before the check"))
-    path = runs / "op.json"
-    assert_refused(command(*COMPARED, "--size", 7, "--compare", path), str(path), "no row")
-    assert_refused(command("bench", "module", *SMALL, "--compare", path), str(path), "bench op", "bench module")
-    other = {**small_run, "machine": {**small_run["machine"], "device": "cuda"}}
-    (tmp_path / "cuda.json").write_text(json.dumps(other))
-    assert_refused(command(*COMPARED, "--compare", tmp_path / "cuda.json"), "on cuda", "on cpu")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "text",
-        "[]",
-        "{}",
-        '{"format": 1, "bench": "op"}',
-        '{"format": 0, "bench": "op", "machine": {}, "comparisons": []}',
-        '{"format": 1, "bench": "op", "machine": {}, "comparisons": [{"problem": {}, "rows": [{"contender": "x"}]}]}',
-        '{"format": 1, "bench": "op", "machine": [], "comparisons": 3}',
-    ],
-)
-def test_compare_with_something_else(command: Command, tmp_path: Path, content: str) -> None:
-    (tmp_path / "bad.json").write_text(content)
-    assert_refused(command(*COMPARED, "--compare", tmp_path / "bad.json"), "elsa-ext bench: ", "bad.json")
-
-
-def test_compare_with_no_file(command: Command, tmp_path: Path) -> None:
-    assert_refused(command(*COMPARED, "--compare", tmp_path / "no.json"), f"no such file: {tmp_path}/no.json")
-    assert_refused(command(*COMPARED, "--compare", tmp_path), f"cannot read {tmp_path}")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert_refused(command(*COMPARED, "--compare", tmp_path / "binary"), "binary is not JSON")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["--heads", "5"], ["--heads 5", "96 channels"]),
-        (["--kernel-size", "4"], ["--kernel-size", "odd", "4"]),
-        (["--size", "56x"], ["--size", "'56x'"]),
-        (["--size", "1x2x3"], ["--size", "'1x2x3'"]),
-        (["--size", "0"], ["--size", "'0'"]),
-        (["--channels", "2", "--heads", "1"], ["--channels 2"]),
-        (["--stride", "57"], ["--stride 57", "56 x 56"]),
-        (["--batch", "0"], ["--batch", "'0'"]),
-        (["--dtype", "int8"], ["--dtype", "'int8'", "bfloat16"]),
-        (["--preset", "swin-t-9"], ["--preset", "'swin-t-9'", "volo-d1"]),
-        (["--baselines", "cudnn"], ["--baselines", "'cudnn'", "depthwise"]),
-        (["--repeats", "0"], ["--repeats", "'0'"]),
-        (["--device", "toaster"], ["--device toaster"]),
-        (["--device", "meta"], ["--device meta"]),
-        (["--tolerance", "-1"], ["--tolerance", "'-1'"]),
-        (["--json", "nowhere/x.json"], ["--json nowhere/x.json", "no such folder: nowhere"]),
-        (["--json", "."], ["--json . is a folder"]),
-        (["--plot", "nowhere/x.png"], ["--plot nowhere/x.png", "no such folder"]),
-        (["--plot", "x", "--json", "x"], ["--json and --plot are the same file"]),
-    ],
-    ids=lambda value: " ".join(value),
-)
-def test_options(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench_command, "measure_all", lambda *_: pytest.fail("measured before the check"))
-    assert_refused(command("bench", "op", *arguments), "elsa-ext bench", *parts)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_model_options(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_command, "measure_all", lambda *_: pytest.fail("measured before the check"))
-    assert_refused(command("bench", "model", "--model", "elsa_swin_mirco"), "'elsa_swin_mirco'", "elsa_swin_micro")
-    assert_refused(command("bench", "model", "--baseline", "swim"), "unknown model 'swim'")
-    assert_refused(command("bench"), "WHAT")
-    assert_refused(command("bench", "everything"), "'everything'", "'op'", "'module'", "'model'")
-
-
-@pytest.mark.parametrize(
-    ("kind", "more", "missing"),
-    [("op", [], "tqdm"), ("op", ["--plot", "x.png"], "matplotlib"), ("module", [], "timm"), ("model", [], "timm")],
-)
-def test_package_missing(
-    command: Command, monkeypatch: pytest.MonkeyPatch, kind: str, more: list[str], missing: str
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    result = command("bench", kind, *more)
-    assert_refused(result, f"elsa-ext bench: {missing} not installed: pip install 'elsa-ext[bench]'")
-
-
-def test_baseline_that_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if torch.is_grad_enabled():
-            raise NotImplementedError("no backward here. Do without\nit")
-        if calls > 8:
-            raise RuntimeError("tired")
-        return query
-
-    monkeypatch.setitem(neighbours.ATTENDS, "flex", lambda *_: attend)
-    arguments = ("--op", "ghost_head", "--backprop", "--baselines", "flex")
-    result = command("bench", "op", *SMALL, *arguments)
-    assert (result.code, result.err) == (0, "")
-    assert "absent: FlexAttention forward + backward (no backward here)\n" in result.out
-    assert "absent: FlexAttention forward (tired)\n" in result.out
-    assert result.out.count("FlexAttention") == 2
-    assert calls == 9  # and was left alone from then on
-
-
-def test_ours_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> Tensor:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. you tried to allocate 7 bytes. Sorry")
-
-    monkeypatch.setattr(elsa_ext, "ghost_head", fail)
-    result = command("bench", "op", *SMALL, "--baselines", "none")
-    assert_refused(result, "elsa-ext bench: ghost_head, custom: elsa_ext (you tried to allocate 7 bytes)")
-
-
-def test_tensors_that_do_not_fit(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> Tensor:
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(op, "random_map", fail)
-    assert_refused(command("bench", "op", *SMALL, "--baselines", "none"), "ghost_head, custom: no memory")
-
-
-def test_interrupted(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    original, measured = bench_command.measure, []
-
-    def interrupt(comparison: Any, *arguments: Any) -> Any:
-        if measured:
-            raise KeyboardInterrupt
-        measured.append(comparison)
-        return original(comparison, *arguments)
-
-    monkeypatch.setattr(bench_command, "measure", interrupt)
-    result = command("bench", "op", *SMALL, "--baselines", "none", "--json", tmp_path / "half.json")
-    assert (result.code, result.err) == (130, "elsa-ext bench: interrupted\n")
-    # What had been measured until then is there, and only that.
-    assert [found["problem"]["op"] for found in json.loads((tmp_path / "half.json").read_text())["comparisons"]] == [
-        "ghost_head"
-    ]
 
 
 def test_natten(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
