@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
 # graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
-# Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, numpy, pytest and hypothesis installed, no
-# network. Ends within 9 minutes. Writes benchmarks/results/<GPU>-<date>.json, or into the folder in $OUT.
+# Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed,
+# no network. Ends within 9 minutes. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
@@ -33,4 +33,14 @@ else
 fi
 
 echo "== benchmark"
-"$python" benchmarks/gpu.py --seconds 120 "$out/$gpu-$(date -u +%Y%m%d).json"
+results=$out/$gpu-$(date -u +%Y%m%d)
+bench() {  # seconds, name of the result, arguments of elsa-ext bench
+  local seconds=$1 json=$results-$2.json
+  shift 2
+  timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --device cuda --backprop --json "$json" || {
+    [ $? = 124 ] && echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"
+  }
+}
+bench 60 op-bfloat16 op --batch 128 --dtype bfloat16
+bench 40 op-float32 op --batch 128 --baselines depthwise
+bench 20 module-bfloat16 module --batch 128 --dtype bfloat16 --baselines timm

@@ -1,12 +1,14 @@
-"""Running the command line in the process of the test, and folders of images for it."""
+"""Running the command line in the process of the test, folders of images for it, and results of its benchmark."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from elsa_ext.cli import main
+from elsa_ext.cli.bench import measure
 from PIL import Image, ImageColor
 
 
@@ -54,3 +56,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     images = write_images(folder / "images", "blue red", 20)
     return train_on(images, folder / "run", "--epochs", 5, "--batch-size", 8)
+
+
+# What `elsa-ext bench` is asked for where nothing matters but the shape of its answer.
+SMALL_BENCH = (
+    *("--size", "6x5", "--channels", "8", "--heads", "2", "--kernel-size", "3", "--group-width", "2"),
+    *("--batch", "2", "--repeats", "2", "--device", "cpu"),
+)
+
+
+@pytest.fixture
+def small_floors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floors that take no time: nothing here depends on how well they are measured."""
+    monkeypatch.setattr(measure, "FLOORS", {"cpu": (64, 2**16)})
+
+
+@pytest.fixture(scope="session")
+def bench_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of results that tests start from."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture
+def small_run(command: Callable[..., Result], bench_runs: Path, small_floors: None) -> dict[str, Any]:
+    """The record of both ops on a small map, measured once."""
+    path = bench_runs / "op.json"
+    if not path.exists():
+        baselines = ("formula", "depthwise", "natten")
+        result = command("bench", "op", *SMALL_BENCH, "--backprop", "--baselines", *baselines, "--json", path)
+        assert (result.code, result.err) == (0, "")
+        (bench_runs / "op.txt").write_text(result.out)
+    return json.loads(path.read_text())

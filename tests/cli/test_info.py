@@ -54,7 +54,11 @@ def test_info_with_a_wrong_instruction_set() -> None:
     assert "abacus" in process.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["classify"], ["info"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["train"], ["classify"], ["bench"], ["bench", "op"], ["bench", "module"], ["bench", "model"], ["info"]],
+    ids=" ".join,
+)
 def test_help(command: Command, arguments: list[str]) -> None:
     result = command(*arguments, "--help")
     assert result.code == 0

@@ -1,5 +1,6 @@
-"""The ``elsa-ext`` command: train a classifier, classify images with it, say what is installed."""
+"""The ``elsa-ext`` command: train a classifier, classify images with it, time the ops, say what is installed."""
 
+import argparse
 import importlib.util
 import io
 import os
@@ -11,13 +12,25 @@ from .parser import build_parser
 
 __all__ = ["main"]
 
-# What a command imports that `pip install elsa-ext` alone does not bring.
 CLASSIFY = ("timm", "torchvision", "PIL")
-NEEDS = {"train": (*CLASSIFY, "sklearn", "matplotlib", "tqdm"), "classify": CLASSIFY, "info": ()}
+
+
+def needs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """Return what a command imports that ``pip install elsa-ext`` alone does not bring, after the extra that does."""
+    if args.command == "train":
+        return "train", (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
+    if args.command == "classify":
+        return "train", CLASSIFY
+    if args.command == "bench":
+        models = () if args.kind == "op" else ("timm", "torchvision")
+        return "bench", ("tqdm", *models, *(("matplotlib",) if args.plot else ()))
+    return "", ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``elsa-ext`` and return its exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C.
+    """Run ``elsa-ext`` and return its exit code.
+
+    0, 1 if ``bench --compare`` finds something slower, 2 for a mistake of the user, 130 after Ctrl-C.
 
     Args:
         argv: The arguments after the program's name; those of the process by default.
@@ -30,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name need not be valid text, and whoever reads a pipe wants to see each epoch as it ends.
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        import_optional(NEEDS[args.command])
+        import_optional(*needs(args))
         code: int = importlib.import_module(f".{args.command}", __package__).run(args)
         sys.stdout.flush()
         return code
@@ -49,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def import_optional(packages: Sequence[str]) -> None:
+def import_optional(extra: str, packages: Sequence[str]) -> None:
     """Make ``packages`` importable, or raise a ``CommandError`` that says how to install them."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise CommandError(f"{', '.join(missing)} not installed: pip install 'elsa-ext[train]'")
-    if packages:
+        raise CommandError(f"{', '.join(missing)} not installed: pip install 'elsa-ext[{extra}]'")
+    if "timm" in packages:
         # Before anything imports torchvision: this makes it importable even if it was built for another torch.
         importlib.import_module("elsa_ext.models")

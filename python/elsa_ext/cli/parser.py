@@ -1,16 +1,14 @@
 """The arguments of every command."""
 
 import argparse
-import math
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
 
 import elsa_ext
 
-Number = TypeVar("Number", int, float)
+from .argument_types import Parser, number
+from .bench.arguments import add_bench
 
 DESCRIPTION = """\
-ELSA (enhanced local self-attention) image classifiers: train one, use it, report a problem.
+ELSA (enhanced local self-attention): train an image classifier, use it, time the ops and models, report a problem.
 """
 
 EXAMPLES = """\
@@ -18,6 +16,7 @@ examples:
   elsa-ext train                                        handwritten digits, nothing to download
   elsa-ext train --data flowers --output runs/flowers   your images, flowers/<class>/*
   elsa-ext classify runs/flowers/checkpoint.pt *.jpg
+  elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
 """
 
@@ -48,31 +47,6 @@ An image that cannot be read is reported, the others are classified, and the exi
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose error is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line on stderr and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def number(kind: Callable[[str], Number], low: Number, high: float = math.inf) -> Callable[[str], Number]:
-    """Return an argparse type that reads a ``kind`` between ``low`` and ``high``, and says so if it cannot."""
-    what = "a whole number" if kind is int else "a number"
-    limits = f">= {low}" if high == math.inf else f"from {low} to {high:g}"
-
-    def read(text: str) -> Number:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high or math.isinf(value):
-            raise argparse.ArgumentTypeError(f"expected {what} {limits}, got {text!r}")
-        return value
-
-    return read
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``elsa-ext``; ``command`` in its result names the module of the chosen command."""
     parser = Parser(
@@ -85,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_train(commands)
     add_classify(commands)
+    add_bench(commands)
     commands.add_parser(
         "info",
         help="print versions, CPU and build, as a bug report needs them",

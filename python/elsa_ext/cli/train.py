@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .checkpoint import Checkpoint
 from .data import Data, Images, digits, folder
+from .device import find_device
 from .errors import CommandError
 from .model import build_model, input_config, model_kwargs
 from .report import HEADER, Metrics, draw_curves, table_row
@@ -75,18 +76,6 @@ def describe(model: nn.Module, name: str, config: dict[str, Any]) -> str:
     parameters = sum(weight.numel() for weight in model.parameters()) / 1e6
     height, width = config["input_size"][1:]
     return f"{name}: {parameters:.2f} M parameters, images of {height} x {width} pixels"
-
-
-def find_device(name: str | None) -> torch.device:
-    """Return the device called ``name`` once it has proved to work; without a name, the best there is."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise CommandError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def fit(args: argparse.Namespace, data: Data, model: nn.Module, device: torch.device) -> Iterator[Metrics]:

@@ -1,0 +1,145 @@
+"""How many multiply-adds the ops take: for ``torch.utils.flop_counter`` and for ``elsa-ext bench``.
+
+An addition or a multiplication alone counts as one. Borders count as if the map went on. The functions take shapes in
+the place of tensors, and otherwise what the op of the same name takes.
+
+ghost_head, per tap, channel and output pixel:
+
+- forward: making the weight ``mul · attn + add`` is 1 with either matrix or both, nothing with none; using it is 1;
+- backward of value: as the forward;
+- backward of attn, mul and add: 1 each for its sum. With mul, which attn's gradient is multiplied by and whose own is
+  multiplied by attn, the product ``grad · value`` is 1 more, shared by the three; without, the sums are made of it.
+
+hadamard_attention: its two convolutions, and in the backward twice as many for the gradients of inputs and weights.
+"""
+
+import importlib.abc
+import importlib.util
+import math
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import torch
+
+Shape = Sequence[int]
+
+_COUNTER = "torch.utils.flop_counter"
+
+
+def ghost_head(
+    value: Shape,
+    attn: Shape,
+    ghost_mul: Shape | None = None,
+    ghost_add: Shape | None = None,
+    *,
+    kernel_size: int,
+    dilation: int = 1,
+    stride: int = 1,
+) -> int:
+    """Return the multiply-adds of ``elsa::ghost_head``."""
+    return _per_weight(ghost_mul, ghost_add) * _taps(value, attn, kernel_size)
+
+
+def ghost_head_backward(
+    grad: Shape,
+    value: Shape,
+    attn: Shape,
+    ghost_mul: Shape | None = None,
+    ghost_add: Shape | None = None,
+    *,
+    kernel_size: int,
+    dilation: int = 1,
+    stride: int = 1,
+    need_value: bool = True,
+    need_attn: bool = True,
+    need_mul: bool = True,
+    need_add: bool = True,
+) -> int:
+    """Return the multiply-adds of ``elsa::ghost_head_backward`` for the gradients that are asked for."""
+    to_mul = need_mul and ghost_mul is not None
+    to_add = need_add and ghost_add is not None
+    product = ghost_mul is not None and (need_attn or to_mul)
+    per_tap = need_attn + to_mul + to_add + product
+    if need_value:
+        per_tap += _per_weight(ghost_mul, ghost_add)
+    return per_tap * _taps(value, attn, kernel_size)
+
+
+def _per_weight(ghost_mul: Shape | None, ghost_add: Shape | None) -> int:
+    return 1 if ghost_mul is None and ghost_add is None else 2
+
+
+def _taps(value: Shape, attn: Shape, kernel_size: int) -> int:
+    """Return taps × channels × output pixels."""
+    batch, _, height, width = attn
+    return batch * height * width * kernel_size**2 * value[1]
+
+
+def hadamard_attention(
+    query: Shape,
+    key: Shape,
+    conv_weight: Shape,
+    conv_bias: Shape | None,
+    proj_weight: Shape,
+    *others: Any,
+    **options: Any,
+) -> int:
+    """Return the multiply-adds of ``elsa::hadamard_attention``."""
+    batch, _, height, width = query
+    stride = options.get("stride", 1)
+    pixels = batch * (height // stride) * (width // stride)
+    return pixels * (math.prod(conv_weight) + math.prod(proj_weight))
+
+
+def hadamard_attention_backward(grad: Shape, attn: Shape, *inputs: Any, **options: Any) -> int:
+    """Return the multiply-adds of ``elsa::hadamard_attention_backward``."""
+    return 2 * hadamard_attention(*inputs, **options)
+
+
+_FORMULAS = (ghost_head, ghost_head_backward, hadamard_attention, hadamard_attention_backward)
+
+
+def register() -> None:
+    """Let ``FlopCounterMode`` count our ops, two floating-point operations a multiply-add as for PyTorch's own.
+
+    Where ``torch.utils.flop_counter`` has not been imported yet this waits until it is: it imports Triton.
+    """
+    if _COUNTER in sys.modules:
+        _register_now()
+    else:
+        sys.meta_path.insert(0, _OnImport())
+
+
+def _register_now() -> None:
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    for formula in _FORMULAS:
+        op = getattr(torch.ops.elsa, formula.__name__)
+        if op not in flop_registry:  # it is after a reload of this package
+            register_flop_formula(op)(_twice(formula))
+
+
+def _twice(formula: Any) -> Any:
+    return lambda *shapes, out_shape=None, **options: 2 * formula(*shapes, **options)
+
+
+class _OnImport(importlib.abc.MetaPathFinder):
+    """Registers the formulas at the end of the first import of ``torch.utils.flop_counter``."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_register(module: ModuleType) -> None:
+                load(module)
+                _register_now()
+
+            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,110 @@
+"""What torch's FlopCounterMode counts of the ops, against counts made by hand."""
+
+import subprocess
+import sys
+
+import elsa_ext
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+BATCH, CHANNELS, HEADS, K, HEIGHT, WIDTH = 2, 6, 3, 3, 4, 5
+
+LAZY = """
+import sys
+import elsa_ext, torch
+assert "torch.utils.flop_counter" not in sys.modules
+from torch.utils.flop_counter import FlopCounterMode
+assert not any(type(finder).__module__.startswith("elsa_ext") for finder in sys.meta_path)
+with FlopCounterMode(display=False) as counter:
+    elsa_ext.ghost_head(torch.randn(1, 1, 2, 2), torch.randn(1, 9, 2, 2), kernel_size=3)
+print(counter.get_total_flops())
+"""
+
+
+def counted(function, *inputs: Tensor) -> int:
+    """Multiply-adds of a call."""
+    with FlopCounterMode(display=False) as counter:
+        function(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def ghost_head_inputs(stride: int, matrices: str) -> list[Tensor | None]:
+    value = torch.randn(BATCH, CHANNELS, HEIGHT, WIDTH)
+    attn = torch.randn(BATCH, HEADS * K * K, HEIGHT // stride, WIDTH // stride)
+    mul, add = (torch.randn(CHANNELS, K, K) if matrices in ("both", name) else None for name in ("mul", "add"))
+    return [value, attn, mul, add]
+
+
+# Per tap, channel and output pixel: the forward, then the backward, of value and of the others.
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("matrices", "forward", "backward"), [("both", 2, 2 + 4), ("mul", 2, 2 + 3), ("add", 2, 2 + 2), ("none", 1, 1 + 1)]
+)
+def test_ghost_head(matrices: str, forward: int, backward: int, stride: int) -> None:
+    inputs = ghost_head_inputs(stride, matrices)
+    taps = BATCH * CHANNELS * (HEIGHT // stride) * (WIDTH // stride) * K * K
+
+    def call(*tensors: Tensor | None) -> Tensor:
+        return elsa_ext.ghost_head(*tensors, kernel_size=K, stride=stride)
+
+    assert counted(call, *inputs) == forward * taps
+    for tensor in inputs:
+        if tensor is not None:
+            tensor.requires_grad_()
+    assert counted(lambda: call(*inputs).sum().backward()) == (forward + backward) * taps
+
+
+@pytest.mark.parametrize(
+    ("matrices", "wanted", "backward"),
+    [("both", 0, 2), ("both", 1, 2), ("both", 2, 2), ("both", 3, 1), ("add", 1, 1), ("add", 3, 1), ("none", 0, 1)],
+)
+def test_ghost_head_with_one_gradient(matrices: str, wanted: int, backward: int) -> None:
+    inputs = ghost_head_inputs(1, matrices)
+    inputs[wanted].requires_grad_()
+    out = elsa_ext.ghost_head(*inputs, kernel_size=K)
+    assert counted(lambda: out.sum().backward()) == backward * BATCH * CHANNELS * HEIGHT * WIDTH * K * K
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("proj_groups", [1, 3])
+def test_hadamard_attention(stride: int, proj_groups: int) -> None:
+    group_width = 2
+    query, key = (torch.randn(BATCH, CHANNELS, HEIGHT, WIDTH, requires_grad=True) for _ in range(2))
+    conv = torch.randn(CHANNELS, group_width, K, K)
+    proj = torch.randn(HEADS * K * K, CHANNELS // proj_groups)
+    pixels = BATCH * (HEIGHT // stride) * (WIDTH // stride)
+    forward = pixels * (CHANNELS * group_width * K * K + HEADS * K * K * CHANNELS // proj_groups)
+
+    def call() -> Tensor:
+        return elsa_ext.hadamard_attention(
+            query, key, conv, None, proj, None, heads=HEADS, stride=stride, proj_groups=proj_groups
+        )
+
+    assert counted(call) == forward
+    assert counted(lambda: call().sum().backward()) == 3 * forward
+
+
+def test_counts_by_module() -> None:
+    layer = elsa_ext.nn.ELSA(8, 2, dim_qk=4, kernel_size=3, group_width=2, lam=0)
+    x = torch.randn(2, 5, 7, 8)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    pixels = 2 * 5 * 7
+    projections = 8 * (4 + 4 + 8) + 8 * 8
+    ops = 4 * 2 * 9 + 2 * 9 * 4 + 2 * 8 * 9
+    assert counter.get_flop_counts()["ELSA"] == counter.get_flop_counts()["Global"]
+    assert counter.get_total_flops() == 2 * pixels * (projections + ops)
+
+
+def test_the_counter_is_not_imported_before_its_user_does() -> None:
+    process = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
+    assert (process.stderr, process.stdout) == ("", f"{2 * 4 * 9}\n")
+
+
+def test_the_counter_may_be_imported_first() -> None:
+    code = LAZY.replace("import elsa_ext, torch", "import torch.utils.flop_counter\nimport elsa_ext, torch")
+    code = code.replace('assert "torch.utils.flop_counter" not in sys.modules', "")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.stderr, process.stdout) == ("", f"{2 * 4 * 9}\n")
