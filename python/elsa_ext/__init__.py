@@ -5,13 +5,10 @@ from importlib.metadata import version
 from . import compat, nn, reference
 from ._library import build_info
 from .backend import use_backend
-from .ops import flops
 from .ops.ghost_head import GhostHeadFunction, ghost_head
 from .ops.hadamard_attention import HadamardAttentionFunction, hadamard_attention
 
 __version__ = version("elsa-ext")
-
-flops.register()
 
 __all__ = [
     "GhostHeadFunction",

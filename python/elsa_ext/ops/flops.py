@@ -13,20 +13,13 @@ ghost_head, per tap, channel and output pixel:
 hadamard_attention: its two convolutions, and in the backward twice as many for the gradients of inputs and weights.
 """
 
-import importlib.abc
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
 
 import torch
 
 Shape = Sequence[int]
-
-_COUNTER = "torch.utils.flop_counter"
 
 
 def ghost_head(
@@ -103,43 +96,17 @@ _FORMULAS = (ghost_head, ghost_head_backward, hadamard_attention, hadamard_atten
 
 
 def register() -> None:
-    """Let ``FlopCounterMode`` count our ops, two floating-point operations a multiply-add as for PyTorch's own.
+    """Let ``torch.utils.flop_counter.FlopCounterMode`` count our ops, two floating-point operations a multiply-add.
 
-    Where ``torch.utils.flop_counter`` has not been imported yet this waits until it is: it imports Triton.
+    That is how PyTorch counts its own. It is not done at the import of ``elsa_ext``: the counter imports Triton.
     """
-    if _COUNTER in sys.modules:
-        _register_now()
-    else:
-        sys.meta_path.insert(0, _OnImport())
-
-
-def _register_now() -> None:
     from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-    for formula in _FORMULAS:
+    for formula in (ghost_head, ghost_head_backward, hadamard_attention, hadamard_attention_backward):
         op = getattr(torch.ops.elsa, formula.__name__)
-        if op not in flop_registry:  # it is after a reload of this package
+        if op not in flop_registry:
             register_flop_formula(op)(_twice(formula))
 
 
 def _twice(formula: Any) -> Any:
     return lambda *shapes, out_shape=None, **options: 2 * formula(*shapes, **options)
-
-
-class _OnImport(importlib.abc.MetaPathFinder):
-    """Registers the formulas at the end of the first import of ``torch.utils.flop_counter``."""
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != _COUNTER:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_and_register(module: ModuleType) -> None:
-                load(module)
-                _register_now()
-
-            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
-        return spec
