@@ -24,7 +24,7 @@ Capability best_capability() {
       __builtin_cpu_supports("avx512dq")) {
     return Capability::avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     return Capability::avx2;
   }
 #endif

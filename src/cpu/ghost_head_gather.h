@@ -44,11 +44,12 @@ template <typename T, int Vectors, int K, int Pixels, bool Mul, bool Add>
 ELSA_INLINE void gather_pixels(const TapWalk& walk, const GatherTile<T>& tile, GatherPointers<T> here) {
   constexpr int L = lanes<T>;
   const int64_t rows = K == 0 ? walk.rows : K, columns = K == 0 ? walk.columns : K;
-  const int64_t window_column = K == 0 ? tile.window_column : Vectors * L;
+  const int64_t window_column = K == 0 ? tile.window_column : Vectors * L, attn_column = tile.attn_column;
   Vector<T> sum[Pixels][Vectors] = {};
   for (int64_t i = 0; i < rows; ++i) {
     const T* window = here.window + i * walk.window_row;
-    const T* attn = here.attn + i * walk.attn_row;
+    // Two pointers: with one there are more multiples of the step than registers to hold them.
+    const T* attn[2] = {here.attn + i * walk.attn_row, here.attn + i * walk.attn_row + 4 * tile.attn_column};
     int64_t matrix = i * walk.matrix_row;
     for (int64_t j = 0; j < columns; ++j) {
       Vector<T> mul[Vectors], add[Vectors];
@@ -58,7 +59,7 @@ ELSA_INLINE void gather_pixels(const TapWalk& walk, const GatherTile<T>& tile, G
       }
 #pragma GCC unroll 8
       for (int p = 0; p < Pixels; ++p) {
-        const T map = attn[p * tile.attn_column];
+        const T map = attn[p / 4][p % 4 * attn_column];
         for (int v = 0; v < Vectors; ++v) {
           Vector<T> weight;
           if constexpr (Mul && Add) {
@@ -74,7 +75,7 @@ ELSA_INLINE void gather_pixels(const TapWalk& walk, const GatherTile<T>& tile, G
         }
       }
       window += walk.window_column;
-      attn += walk.attn_column;
+      attn[0] += walk.attn_column, attn[1] += walk.attn_column;
       matrix += walk.matrix_column;
     }
   }
@@ -109,7 +110,7 @@ ELSA_INLINE void gather_strip(const TapWalk& walk, const GatherTile<T>& tile, in
 
 // The tile in strips whose widths differ by at most one.
 template <typename T, int Vectors, int K, bool Mul, bool Add>
-void gather_strips(const TapWalk& walk, const GatherTile<T>& tile, GatherAhead& ahead) {
+__attribute__((noinline)) void gather_strips(const TapWalk& walk, const GatherTile<T>& tile, GatherAhead& ahead) {
   const int64_t strips = (tile.columns + gather_pixels_at_once - 1) / gather_pixels_at_once;
   for (int64_t strip = 0; strip < strips; ++strip) {
     const int64_t x = strip * tile.columns / strips, pixels = (strip + 1) * tile.columns / strips - x;

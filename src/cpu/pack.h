@@ -67,19 +67,25 @@ ELSA_INLINE void zero(T* to, int64_t count) {
   std::memset(to, 0, std::size_t(count) * sizeof(T));
 }
 
+// Call f(first, number) on runs of a vector's length; the last one overlaps the run before it, or is the only one and
+// shorter.
+template <typename T, typename Function>
+ELSA_INLINE void for_each_vector(int64_t count, const Function& f) {
+  constexpr int64_t L = lanes<T>;
+  if (count < L) return f(0, count);
+  for (int64_t k = 0; k + L <= count; k += L) f(k, L);
+  if (count % L != 0) f(count - L, L);
+}
+
 // Copy `count` elements that lie `stride` apart; zeros follow up to `width`.
 template <typename T, typename From>
 ELSA_INLINE void copy_channels(const From* from, int64_t stride, int64_t count, int64_t width, T* to) {
-  constexpr int L = lanes<T>;
-  int64_t k = 0;
-  if (stride == 1 && count >= L) {
-    for (; k + L <= count; k += L) store_unaligned(to + k, load_as<T>(from + k));
-    // The last vector overlaps the one before it.
-    if (k < count) store_unaligned(to + count - L, load_as<T>(from + count - L));
+  if (stride == 1) {
+    for_each_vector<T>(count, [&](int64_t k, int64_t n) { store_some<T>(to + k, load_some<T>(from + k, n), n); });
   } else {
-    for (; k < count; ++k) to[k] = convert<T>(from[k * stride]);
+    for (int64_t k = 0; k < count; ++k) to[k] = convert<T>(from[k * stride]);
   }
-  for (k = count; k < width; ++k) to[k] = T(0);
+  for (int64_t k = count; k < width; ++k) to[k] = T(0);
 }
 
 // A row of pixels of a map with `count` of its channels, which lie `channel` elements apart, and the pixels `column`.
@@ -108,15 +114,14 @@ void pack_row(const Row<const From*>& row, int64_t width, int64_t step, T* to) {
     return;
   }
   for (int64_t first = 0; first < width; first += L) {
-    for (int64_t x = 0; x < row.pixels; x += L) {
-      const int64_t pixels = row.pixels - x < L ? row.pixels - x : L;
+    for_each_vector<T>(row.pixels, [&](int64_t x, int64_t pixels) {
       Vector<T> v[L] = {};
       for (int64_t k = 0; k < L && first + k < row.count; ++k) {
         v[k] = load_some<T>(row.data + (first + k) * row.channel + x, pixels);
       }
       transpose<T>(v);
       for (int64_t p = 0; p < pixels; ++p) store_some<T>(to + (x + p) * step + first, v[p], width - first);
-    }
+    });
   }
 }
 
@@ -127,26 +132,18 @@ void unpack_row(const T* from, int64_t width, const Row<To*>& row) {
   if (row.channel == 1) {
     for (int64_t x = 0; x < row.pixels; ++x, from += width) {
       To* to = row.data + x * row.column;
-      int64_t k = 0;
-      for (; k + L <= row.count; k += L) store_as<T>(to + k, load_unaligned(from + k));
-      if (k == row.count) continue;
-      if (row.count > L) {
-        store_as<T>(to + row.count - L, load_unaligned(from + row.count - L));
-      } else {
-        store_some<T>(to, load_some<T>(from, row.count), row.count);
-      }
+      for_each_vector<T>(row.count, [&](int64_t k, int64_t n) { store_some<T>(to + k, load_some<T>(from + k, n), n); });
     }
   } else if (row.column == 1) {
     for (int64_t first = 0; first < row.count; first += L) {
-      for (int64_t x = 0; x < row.pixels; x += L) {
-        const int64_t pixels = row.pixels - x < L ? row.pixels - x : L;
+      for_each_vector<T>(row.pixels, [&](int64_t x, int64_t pixels) {
         Vector<T> v[L] = {};
         for (int64_t p = 0; p < pixels; ++p) v[p] = load_some<T>(from + (x + p) * width + first, row.count - first);
         transpose<T>(v);
         for (int64_t k = 0; k < L && first + k < row.count; ++k) {
           store_some<T>(row.data + (first + k) * row.channel + x, v[k], pixels);
         }
-      }
+      });
     }
   } else {
     for (int64_t x = 0; x < row.pixels; ++x) {

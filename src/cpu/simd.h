@@ -7,6 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__F16C__) || defined(__AVX512F__)
+#include <immintrin.h>  // conversions from and to 16-bit floats, which the compiler has no operator for
+#endif
+
 #include "elsa/ghost_head.h"
 
 #if !defined(ELSA_CAPABILITY) || !defined(ELSA_VECTOR_BYTES)
@@ -262,6 +266,17 @@ ELSA_INLINE Vector<T> load_as(const From* from) {
     HalfWords halves;
     std::memcpy(&halves, from, sizeof(halves));
     return Vector<T>(__builtin_convertvector(halves, Words) << 16);
+#if defined(__AVX512F__) && ELSA_VECTOR_BYTES == 64
+  } else if constexpr (std::is_same_v<From, Float16>) {
+    __m256i halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return Vector<T>(_mm512_cvtph_ps(halves));
+#elif defined(__F16C__) && ELSA_VECTOR_BYTES == 32
+  } else if constexpr (std::is_same_v<From, Float16>) {
+    __m128i halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return Vector<T>(_mm256_cvtph_ps(halves));
+#endif
   } else {
     T values[lanes<T>];
     for (int l = 0; l < lanes<T>; ++l) values[l] = convert<T>(from[l]);
@@ -273,10 +288,9 @@ ELSA_INLINE Vector<T> load_as(const From* from) {
 template <typename T, typename From>
 ELSA_INLINE Vector<T> load_some(const From* from, int64_t count) {
   if (count >= lanes<T>) return load_as<T>(from);
-  Vector<T> v{};
-  T* values = reinterpret_cast<T*>(&v);
-  for (int64_t l = 0; l < count; ++l) values[l] = convert<T>(from[l]);
-  return v;
+  From values[lanes<T>] = {};
+  std::memcpy(values, from, std::size_t(count) * sizeof(From));
+  return load_as<T>(values);
 }
 
 template <typename T, typename To>
@@ -285,6 +299,15 @@ ELSA_INLINE void store_as(To* to, Vector<T> v) {
     const Words bits = Words(v), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const HalfWords halves = __builtin_convertvector(v != v ? Words{} + 0x7fc0u : rounded, HalfWords);
     std::memcpy(to, &halves, sizeof(halves));
+#if defined(__AVX512F__) && ELSA_VECTOR_BYTES == 64
+  } else if constexpr (std::is_same_v<To, Float16>) {
+    const __m256i halves = _mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(to, &halves, sizeof(halves));
+#elif defined(__F16C__) && ELSA_VECTOR_BYTES == 32
+  } else if constexpr (std::is_same_v<To, Float16>) {
+    const __m128i halves = _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(to, &halves, sizeof(halves));
+#endif
   } else {
     T values[lanes<T>];
     store_unaligned(values, v);
@@ -296,8 +319,9 @@ ELSA_INLINE void store_as(To* to, Vector<T> v) {
 template <typename T, typename To>
 ELSA_INLINE void store_some(To* to, Vector<T> v, int64_t count) {
   if (count >= lanes<T>) return store_as<T>(to, v);
-  const T* values = reinterpret_cast<const T*>(&v);
-  for (int64_t l = 0; l < count; ++l) to[l] = convert<To>(values[l]);
+  To values[lanes<T>];
+  store_as<T>(values, v);
+  std::memcpy(to, values, std::size_t(count) * sizeof(To));
 }
 
 }  // namespace
