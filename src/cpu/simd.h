@@ -270,7 +270,7 @@ ELSA_INLINE Vector<T> load_as(const From* from) {
   } else if constexpr (std::is_same_v<From, Float16>) {
     __m256i halves;
     std::memcpy(&halves, from, sizeof(halves));
-    return Vector<T>(_mm512_cvtph_ps(halves));
+    return Vector<T>(_mm512_maskz_cvtph_ps(0xffff, halves));
 #elif defined(__F16C__) && ELSA_VECTOR_BYTES == 32
   } else if constexpr (std::is_same_v<From, Float16>) {
     __m128i halves;
@@ -301,7 +301,7 @@ ELSA_INLINE void store_as(To* to, Vector<T> v) {
     std::memcpy(to, &halves, sizeof(halves));
 #if defined(__AVX512F__) && ELSA_VECTOR_BYTES == 64
   } else if constexpr (std::is_same_v<To, Float16>) {
-    const __m256i halves = _mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT);
+    const __m256i halves = _mm512_maskz_cvtps_ph(0xffff, __m512(v), _MM_FROUND_TO_NEAREST_INT);
     std::memcpy(to, &halves, sizeof(halves));
 #elif defined(__F16C__) && ELSA_VECTOR_BYTES == 32
   } else if constexpr (std::is_same_v<To, Float16>) {
