@@ -133,6 +133,7 @@ struct ConvValues {
             source.window + from_channel / source.width * source.block_step + from_channel % source.width + offset;
       } else if constexpr (spread == Spread::permutation) {
         from[v] = source.window + first / source.width * source.block_step + first % source.width + offset;
+        read_again(from[v]);
       } else {
         from[v] = source.spread + k * source.block_step + first % source.width + offset;
       }
@@ -171,7 +172,10 @@ ELSA_INLINE void conv_pixels(const ConvSource<T>& source, int64_t channel, int64
           const Vector<T> value = values(v, s * width);
 #pragma GCC unroll 16
           for (int j = 0; j < Taps; ++j) {
-            if (s - j >= 0 && s - j < P) sum[s - j][v] += weights[j][v] * value;
+            if (s - j >= 0 && s - j < P) {
+              sum[s - j][v] += weights[j][v] * value;
+              settle(sum[s - j][v]);
+            }
           }
         }
       }
@@ -237,7 +241,10 @@ ELSA_INLINE void gradient_pixels(const ConvSource<T>& source, const ConvValues<T
           const Vector<T> value = values(v, offset + s * width);
 #pragma GCC unroll 16
           for (int j = 0; j < Taps; ++j) {
-            if (s - j >= 0 && s - j < P) total[j][v] += grads[s - j][v] * value;
+            if (s - j >= 0 && s - j < P) {
+              total[j][v] += grads[s - j][v] * value;
+              settle(total[j][v]);
+            }
           }
         }
       }

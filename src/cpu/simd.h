@@ -63,6 +63,22 @@ ELSA_INLINE void store_unaligned(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof(v));
 }
 
+// Compute v here, neither earlier nor later: where every register is taken, the compiler must not reorder.
+template <typename V>
+ELSA_INLINE void settle(V& v) {
+#if defined(__x86_64__)
+  __asm__ volatile("" : "+v"(v));
+#elif defined(__aarch64__)
+  __asm__ volatile("" : "+w"(v));
+#endif
+}
+
+// Read again what `pointer` points to, rather than to keep it from an earlier loop where it takes up registers.
+template <typename T>
+ELSA_INLINE void read_again(const T*& pointer) {
+  __asm__ volatile("" : "+r"(pointer));
+}
+
 // x in every lane. Unlike 0 + x, x - 0 is x whatever its sign, and costs nothing.
 template <typename T>
 ELSA_INLINE Vector<T> broadcast(T x) {
