@@ -59,18 +59,6 @@ struct HadamardWindow {
   }
 };
 
-// How the k-th channels of a vector's groups reach its lanes: they lie so in memory, a permutation brings them there,
-// or the whole vector belongs to one group.
-enum class Spread { memory, permutation, broadcast };
-
-template <typename T>
-Spread spread_of(int64_t group_width) {
-  if (group_width > 1 && group_width % lanes<T> == 0) return Spread::broadcast;
-  // Without AVX2 there is no permutation that is known only at run time.
-  if (ELSA_VECTOR_BYTES > 16 && group_width > 1 && lanes<T> % group_width == 0) return Spread::permutation;
-  return Spread::memory;
-}
-
 // What the convolution of a block reads: a window, [blocks][rows][columns][block], and with Spread::memory the block of
 // it that is worked on, spread: [group_width][rows][columns][block].
 template <typename T>
@@ -306,7 +294,7 @@ ConvKernels<T> conv_kernels_of(Spread spread) {
 
 template <typename T>
 ConvKernels<T> conv_kernels(const HadamardPlan& plan) {
-  const Spread spread = spread_of<T>(plan.group_width());
+  const Spread spread = plan.spread();
   if constexpr (sizeof(T) == sizeof(float)) {
     switch (plan.compiled_taps()) {
       case 3:

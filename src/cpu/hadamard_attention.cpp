@@ -33,11 +33,7 @@ template <typename T>
 class Convolution {
  public:
   explicit Convolution(const HadamardPlan& plan)
-      : plan_(plan),
-        kernels_(conv_kernels<T>(plan)),
-        spreads_(spread_of<T>(plan.group_width()) == Spread::memory && plan.group_width() > 1),
-        spread_(spreads_ ? plan.window_size() / plan.blocks() * plan.group_width() : 0),
-        row_(plan.columns * block_width<T>) {}
+      : plan_(plan), kernels_(conv_kernels<T>(plan)), spread_(plan.spread_size()), row_(plan.row_size()) {}
 
   // work(block, row of the band, the row's sums) for every block and row.
   template <typename Work>
@@ -71,7 +67,7 @@ class Convolution {
 
   void choose_block(ConvSource<T>& source, int64_t block) {
     source.spread = source.window + block * source.block_step;
-    if (spreads_) {
+    if (plan_.spread_size() > 0) {
       source.spread_block(block, spread_);
       source.spread = spread_;
     }
@@ -79,7 +75,6 @@ class Convolution {
 
   const HadamardPlan& plan_;
   const ConvKernels<T> kernels_;
-  const bool spreads_;
   Scratch<T> spread_, row_;
 };
 
@@ -146,8 +141,7 @@ void forward_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
   const int64_t channels = plan.shape.attn_channels();
   const bool direct = in_place<T>(op.attn);
   Convolution<T> convolution(plan);
-  Scratch<T> window(plan.window_size()), hidden(plan.band * plan.columns * plan.hidden_stride());
-  Scratch<T> logits(plan.band * plan.columns * plan.logits_stride());
+  Scratch<T> window(plan.window_size()), hidden(plan.hidden_size()), logits(plan.logits_size());
   Scratch<T> row(direct ? 0 : plan.columns * channels);
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
     const HadamardTile tile(plan, unit);
@@ -186,11 +180,11 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
   const PackedWeights<T> packed(op);
   const VectorRow<T> taps(plan.taps());
   const SoftmaxKernels<T> softmax = softmax_kernels<T>(taps);
-  const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.band * plan.columns * plan.hidden_stride();
+  const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.hidden_size();
   Convolution<T> convolution(plan);
   // The gradient of the projection's weights reads whole blocks of `hidden`, beyond its last channel too.
   Scratch<T> window(plan.window_size()), hidden(hidden_size + plan.block), slope(hidden_size), grad_hidden(hidden_size);
-  Scratch<T> grad_logits(plan.band * plan.columns * plan.logits_stride());
+  Scratch<T> grad_logits(plan.logits_size());
   Scratch<T> attn_row(plan.columns * channels), grad_row(plan.columns * channels);
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
     const PartialSums<T> sums(op, chunk);

@@ -22,6 +22,18 @@ ELSA_INLINE Vector<T> maximum(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
 }
 
+// Copy fewer elements than a vector has: two halves that overlap are faster than a copy of any length.
+template <typename T>
+ELSA_INLINE void copy_part(const T* from, int count, T* to) {
+  constexpr int half = lanes<T> / 2;
+  if (count >= half) {
+    std::memcpy(to, from, half * sizeof(T));
+    std::memcpy(to + count - half, from + count - half, half * sizeof(T));
+  } else {
+    std::memcpy(to, from, std::size_t(count) * sizeof(T));
+  }
+}
+
 // A row of `count` elements as vectors. Where count is no multiple of the lanes, the last vector holds what remains in
 // its highest lanes; below them are elements of the vector before, or padding.
 template <typename T>
@@ -36,7 +48,7 @@ struct VectorRow {
     if (k < count / L) return load_unaligned(row + k * L);
     if (count > L) return load_unaligned(row + count - L);
     Vector<T> v = Vector<T>{} + padding;
-    std::memcpy(reinterpret_cast<T*>(&v) + L - rest, row, std::size_t(rest) * sizeof(T));
+    copy_part<T>(row, rest, reinterpret_cast<T*>(&v) + L - rest);
     return v;
   }
 
@@ -46,7 +58,7 @@ struct VectorRow {
     } else if (count > L) {
       std::memcpy(row + count - L, &v, sizeof(v));
     } else {
-      std::memcpy(row, reinterpret_cast<const T*>(&v) + L - rest, std::size_t(rest) * sizeof(T));
+      copy_part<T>(reinterpret_cast<const T*>(&v) + L - rest, rest, row);
     }
   }
 
