@@ -20,6 +20,10 @@ struct HadamardShape {
 
 namespace cpu {
 
+// How the k-th channels of a vector's groups reach its lanes: they lie so in memory, a permutation brings them there,
+// or the whole vector belongs to one group.
+enum class Spread { memory, permutation, broadcast };
+
 // How the chain is cut. A unit of work is a tile of one sample's pixels with all of their channels. Channels lie in
 // blocks, the last one padded, whose width depends on the instruction set.
 struct HadamardPlan {
@@ -27,12 +31,13 @@ struct HadamardPlan {
   static constexpr int64_t pixels_at_once = 7;
 
   HadamardShape shape;
-  int64_t block;                        // channels
+  int64_t block;                        // channels, two vectors of them
+  bool permutes;                        // whether the instruction set has permutations known only at run time
   int64_t rows, columns, down, across;  // of a tile at most, and tiles of a sample
   int64_t band;                         // rows of a tile that go through the whole chain at once
   int64_t chunks;                       // partial sums of the gradients of the weights
 
-  HadamardPlan(const HadamardShape& shape, int64_t block);
+  HadamardPlan(const HadamardShape& shape, int64_t block, bool permutes);
 
   int64_t taps() const { return shape.kernel_size * shape.kernel_size; }
   int64_t group_width() const { return shape.channels / shape.groups; }
@@ -47,6 +52,12 @@ struct HadamardPlan {
     return shape.dilation == 1 && (size == 3 || size == 5 || size == 7) ? size : 0;
   }
 
+  Spread spread() const {
+    const int64_t lanes = block / 2, width = group_width();
+    if (width > 1 && width % lanes == 0) return Spread::broadcast;
+    return permutes && width > 1 && lanes % width == 0 ? Spread::permutation : Spread::memory;
+  }
+
   // What a tile reads of the pooled product at most.
   int64_t window_rows() const;
   int64_t window_columns() const;
@@ -59,6 +70,15 @@ struct HadamardPlan {
   // From pixel to pixel in scratch: every group of the projection may be written in whole blocks, one after another.
   int64_t hidden_stride() const { return padded((shape.proj_groups - 1) * terms() + padded(terms())); }
   int64_t logits_stride() const { return padded((shape.proj_groups - 1) * outputs() + padded(outputs())); }
+
+  // Scratch of a thread, in elements: the window, with Spread::memory a block of it spread, a row of a block, and what
+  // a band has.
+  int64_t spread_size() const {
+    return spread() == Spread::memory && group_width() > 1 ? window_size() / blocks() * group_width() : 0;
+  }
+  int64_t row_size() const { return columns * block; }
+  int64_t hidden_size() const { return band * columns * hidden_stride(); }
+  int64_t logits_size() const { return band * columns * logits_stride(); }
 
   // Packed weights: [blocks][K][group_width][K][block], [blocks][block], and of every group of the projection
   // [outputs / block][terms][block], or [terms / block][outputs][block] of its adjoint.
@@ -126,7 +146,7 @@ extern const HadamardKernels hadamard_attention;
 // The kernels of the instruction set in use.
 const HadamardKernels& hadamard_attention();
 
-// How they cut a call whose accumulation type is `dtype`.
+// How they cut a call.
 HadamardPlan hadamard_plan(const HadamardShape& shape, DType dtype);
 
 }  // namespace cpu

@@ -7,6 +7,7 @@ import numpy as np
 cuda_build: str
 
 def build_info() -> dict[str, str]: ...
+def launch_plan(op: str, **shape: int | str) -> dict[str, int | str]: ...
 
 class reference:
     @staticmethod

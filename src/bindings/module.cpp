@@ -11,7 +11,7 @@
 #include <tuple>
 
 #include "../reference/reference.h"
-#include "elsa/cpu_capability.h"
+#include "elsa/launch_plan.h"
 
 namespace py = pybind11;
 
@@ -97,6 +97,27 @@ std::tuple<Array, Array, Array, OptionalArray, Array, OptionalArray> hadamard_at
   return {grad_query, grad_key, grad_conv_weight, grad_conv_bias, grad_proj_weight, grad_proj_bias};
 }
 
+elsa::DType dtype_of(const std::string& name) {
+  const std::map<std::string, elsa::DType> dtypes{{"float64", elsa::DType::float64},
+                                                  {"float32", elsa::DType::float32},
+                                                  {"bfloat16", elsa::DType::bfloat16},
+                                                  {"float16", elsa::DType::float16}};
+  const auto found = dtypes.find(name);
+  if (found == dtypes.end()) {
+    throw py::value_error("launch_plan: dtype must be float64, float32, bfloat16 or float16, got " + name);
+  }
+  return found->second;
+}
+
+elsa::cpu::LaunchPlan hadamard_attention_plan(int64_t batch, int64_t channels, int64_t height, int64_t width,
+                                              int64_t heads, int64_t kernel_size, int64_t groups, int64_t dilation,
+                                              int64_t stride, int64_t proj_groups, const std::string& dtype) {
+  if (stride < 1) throw py::value_error("launch_plan: stride must be positive, got " + std::to_string(stride));
+  return elsa::cpu::launch_plan(
+      elsa::HadamardShape{batch, channels, height, width, heads, kernel_size, dilation, stride, groups, proj_groups},
+      dtype_of(dtype));
+}
+
 std::map<std::string, std::string> build_info() {
   return {{"version", ELSA_VERSION},
           {"compiler", ELSA_COMPILER},
@@ -112,6 +133,15 @@ std::map<std::string, std::string> build_info() {
 PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info);
   module.attr("cuda_build") = ELSA_CUDA_BUILD;
+  py::dict plans;
+  plans["hadamard_attention"] = py::cpp_function(
+      &hadamard_attention_plan, py::name("launch_plan"), py::kw_only(), py::arg("batch"), py::arg("channels"),
+      py::arg("height"), py::arg("width"), py::arg("heads"), py::arg("kernel_size"), py::arg("groups"),
+      py::arg("dilation") = 1, py::arg("stride") = 1, py::arg("proj_groups") = 1, py::arg("dtype") = "float32");
+  module.def("launch_plan", [plans](const std::string& op, const py::kwargs& shape) -> py::object {
+    if (!plans.contains(op)) throw py::value_error("launch_plan: no op has the name " + op);
+    return plans[op.c_str()](**shape);
+  });
   auto reference = module.def_submodule("reference");
   reference.def("ghost_head", &ghost_head);
   reference.def("ghost_head_backward", &ghost_head_backward);

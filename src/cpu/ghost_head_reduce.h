@@ -42,7 +42,7 @@ ELSA_INLINE void reduce_taps(const ReduceRow<T>& row) {
       for (int v = 0; v < Vectors; ++v) {
         Vector<T> product = grad[v] * load(w + j * row.window_column + v * L);
         // Additions have units of their own; the last vector's leave less to them, and more to those that multiply.
-        if (Want::mul || v + 1 < Vectors) compute_once<T>(product);
+        if (Want::mul || v + 1 < Vectors) settle(product);
         if constexpr (Want::attn) {
           const Vector<T> term = Want::scaled ? product * load(row.mul + (j * Vectors + v) * L) : product;
           sum_attn[j] = v == 0 ? term : sum_attn[j] + term;

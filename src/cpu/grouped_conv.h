@@ -59,18 +59,6 @@ struct HadamardWindow {
   }
 };
 
-// How the k-th channels of a vector's groups reach its lanes: they lie so in memory, a permutation brings them there,
-// or the whole vector belongs to one group.
-enum class Spread { memory, permutation, broadcast };
-
-template <typename T>
-Spread spread_of(int64_t group_width) {
-  if (group_width > 1 && group_width % lanes<T> == 0) return Spread::broadcast;
-  // Without AVX2 there is no permutation that is known only at run time.
-  if (ELSA_VECTOR_BYTES > 16 && group_width > 1 && lanes<T> % group_width == 0) return Spread::permutation;
-  return Spread::memory;
-}
-
 // What the convolution of a block reads: a window, [blocks][rows][columns][block], and with Spread::memory the block of
 // it that is worked on, spread: [group_width][rows][columns][block].
 template <typename T>
@@ -133,6 +121,7 @@ struct ConvValues {
             source.window + from_channel / source.width * source.block_step + from_channel % source.width + offset;
       } else if constexpr (spread == Spread::permutation) {
         from[v] = source.window + first / source.width * source.block_step + first % source.width + offset;
+        read_again(from[v]);
       } else {
         from[v] = source.spread + k * source.block_step + first % source.width + offset;
       }
@@ -171,7 +160,10 @@ ELSA_INLINE void conv_pixels(const ConvSource<T>& source, int64_t channel, int64
           const Vector<T> value = values(v, s * width);
 #pragma GCC unroll 16
           for (int j = 0; j < Taps; ++j) {
-            if (s - j >= 0 && s - j < P) sum[s - j][v] += weights[j][v] * value;
+            if (s - j >= 0 && s - j < P) {
+              sum[s - j][v] += weights[j][v] * value;
+              settle(sum[s - j][v]);
+            }
           }
         }
       }
@@ -237,7 +229,10 @@ ELSA_INLINE void gradient_pixels(const ConvSource<T>& source, const ConvValues<T
           const Vector<T> value = values(v, offset + s * width);
 #pragma GCC unroll 16
           for (int j = 0; j < Taps; ++j) {
-            if (s - j >= 0 && s - j < P) total[j][v] += grads[s - j][v] * value;
+            if (s - j >= 0 && s - j < P) {
+              total[j][v] += grads[s - j][v] * value;
+              settle(total[j][v]);
+            }
           }
         }
       }
@@ -299,7 +294,7 @@ ConvKernels<T> conv_kernels_of(Spread spread) {
 
 template <typename T>
 ConvKernels<T> conv_kernels(const HadamardPlan& plan) {
-  const Spread spread = spread_of<T>(plan.group_width());
+  const Spread spread = plan.spread();
   if constexpr (sizeof(T) == sizeof(float)) {
     switch (plan.compiled_taps()) {
       case 3:

@@ -33,11 +33,7 @@ template <typename T>
 class Convolution {
  public:
   explicit Convolution(const HadamardPlan& plan)
-      : plan_(plan),
-        kernels_(conv_kernels<T>(plan)),
-        spreads_(spread_of<T>(plan.group_width()) == Spread::memory && plan.group_width() > 1),
-        spread_(spreads_ ? plan.window_size() / plan.blocks() * plan.group_width() : 0),
-        row_(plan.columns * block_width<T>) {}
+      : plan_(plan), kernels_(conv_kernels<T>(plan)), spread_(plan.spread_size()), row_(plan.row_size()) {}
 
   // work(block, row of the band, the row's sums) for every block and row.
   template <typename Work>
@@ -71,7 +67,7 @@ class Convolution {
 
   void choose_block(ConvSource<T>& source, int64_t block) {
     source.spread = source.window + block * source.block_step;
-    if (spreads_) {
+    if (plan_.spread_size() > 0) {
       source.spread_block(block, spread_);
       source.spread = spread_;
     }
@@ -79,7 +75,6 @@ class Convolution {
 
   const HadamardPlan& plan_;
   const ConvKernels<T> kernels_;
-  const bool spreads_;
   Scratch<T> spread_, row_;
 };
 
@@ -119,29 +114,22 @@ void project_gradient(const HadamardPlan& plan, int64_t pixels, const T* hidden,
   }
 }
 
-// The pixels of a row of a tile in the accumulation type, all channels: the map's own or a copy.
-template <typename T>
-struct PixelRow {
-  const T* data;
-  int64_t step;
-
-  PixelRow(const MapView& map, const HadamardTile& tile, int64_t row, int64_t channels, T* scratch) {
-    const bool accumulates = map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32);
-    if (accumulates && map.channel_stride == 1) {
-      data = static_cast<const T*>(map.data) + tile.sample * map.batch_stride + row * map.row_stride +
-             tile.first_column * map.column_stride;
-      step = map.column_stride;
-    } else {
-      pack_window<T>(map, tile.sample, 0, channels, channels, {{row, 1}, {tile.first_column, tile.columns}}, scratch);
-      data = scratch, step = channels;
-    }
-  }
-};
-
-// Whether the pixels of a map can be written in place.
+// Whether a pixel's channels lie together, in the accumulation type.
 template <typename T>
 bool in_place(const MapView& map) {
   return map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32) && map.channel_stride == 1;
+}
+
+// A row of a tile's pixels in the accumulation type: the map's own or a copy in `scratch`.
+template <typename T>
+PixelMaps<const T> pixel_row(const MapView& map, const HadamardTile& tile, int64_t row, int64_t channels, T* scratch) {
+  if (in_place<T>(map)) {
+    return {static_cast<const T*>(map.data) + tile.sample * map.batch_stride + row * map.row_stride +
+                tile.first_column * map.column_stride,
+            map.column_stride};
+  }
+  pack_window<T>(map, tile.sample, 0, channels, channels, {{row, 1}, {tile.first_column, tile.columns}}, scratch);
+  return {scratch, channels};
 }
 
 template <typename T>
@@ -149,11 +137,11 @@ void forward_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
   const HadamardPlan& plan = op.plan;
   const PackedWeights<T> packed(op);
   const VectorRow<T> taps(plan.taps());
+  const SoftmaxKernels<T> softmax = softmax_kernels<T>(taps);
   const int64_t channels = plan.shape.attn_channels();
   const bool direct = in_place<T>(op.attn);
   Convolution<T> convolution(plan);
-  Scratch<T> window(plan.window_size()), hidden(plan.band * plan.columns * plan.hidden_stride());
-  Scratch<T> logits(plan.band * plan.columns * plan.logits_stride()), powers(taps.vectors * lanes<T>);
+  Scratch<T> window(plan.window_size()), hidden(plan.hidden_size()), logits(plan.logits_size());
   Scratch<T> row(direct ? 0 : plan.columns * channels);
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
     const HadamardTile tile(plan, unit);
@@ -174,12 +162,8 @@ void forward_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
                              (band.first_row + y) * attn.row_stride + tile.first_column * attn.column_stride
                        : row;
         const T* from = logits + y * tile.columns * plan.logits_stride();
-        for (int64_t x = 0; x < tile.columns; ++x) {
-          for (int64_t first = 0; first < channels; first += plan.taps()) {
-            softmax<T>(taps, from + x * plan.logits_stride() + first, powers,
-                       to + x * (direct ? attn.column_stride : channels) + first);
-          }
-        }
+        softmax.forward(taps, tile.columns, plan.shape.heads, {from, plan.logits_stride()},
+                        {to, direct ? attn.column_stride : channels});
         if (!direct) {
           unpack_row<T>(attn, tile.sample, 0, channels, channels, band.first_row + y, tile.first_column, tile.columns,
                         row);
@@ -195,11 +179,12 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
   const HadamardPlan& plan = op.plan;
   const PackedWeights<T> packed(op);
   const VectorRow<T> taps(plan.taps());
-  const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.band * plan.columns * plan.hidden_stride();
+  const SoftmaxKernels<T> softmax = softmax_kernels<T>(taps);
+  const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.hidden_size();
   Convolution<T> convolution(plan);
   // The gradient of the projection's weights reads whole blocks of `hidden`, beyond its last channel too.
   Scratch<T> window(plan.window_size()), hidden(hidden_size + plan.block), slope(hidden_size), grad_hidden(hidden_size);
-  Scratch<T> grad_logits(plan.band * plan.columns * plan.logits_stride());
+  Scratch<T> grad_logits(plan.logits_size());
   Scratch<T> attn_row(plan.columns * channels), grad_row(plan.columns * channels);
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
     const PartialSums<T> sums(op, chunk);
@@ -223,14 +208,11 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
           }
         });
         for (int64_t y = 0; y < band.rows; ++y) {
-          const PixelRow<T> attn(op.attn, tile, band.first_row + y, channels, attn_row);
-          const PixelRow<T> grad(op.grad, tile, band.first_row + y, channels, grad_row);
-          for (int64_t x = 0; x < tile.columns; ++x) {
-            T* to = grad_logits + (y * tile.columns + x) * plan.logits_stride();
-            for (int64_t first = 0; first < channels; first += plan.taps()) {
-              softmax_backward<T>(taps, attn.data + x * attn.step + first, grad.data + x * grad.step + first,
-                                  to + first);
-            }
+          const auto attn = pixel_row<T>(op.attn, tile, band.first_row + y, channels, attn_row);
+          const auto grad = pixel_row<T>(op.grad, tile, band.first_row + y, channels, grad_row);
+          T* to = grad_logits + y * tile.columns * plan.logits_stride();
+          softmax.backward(taps, tile.columns, plan.shape.heads, attn, grad, {to, plan.logits_stride()});
+          for (int64_t x = 0; x < tile.columns; ++x, to += plan.logits_stride()) {
             for (int64_t k = 0; k < channels; ++k) sums.proj_bias[k] += to[k];
           }
         }

@@ -1,6 +1,8 @@
+// How hadamard_attention is cut on the CPU, and the description of it.
 #include <algorithm>
+#include <stdexcept>
 
-#include "elsa/hadamard_attention.h"
+#include "elsa/launch_plan.h"
 
 namespace elsa::cpu {
 namespace {
@@ -9,7 +11,8 @@ int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 }  // namespace
 
-HadamardPlan::HadamardPlan(const HadamardShape& of, int64_t block_width) : shape(of), block(block_width) {
+HadamardPlan::HadamardPlan(const HadamardShape& of, int64_t block_width, bool has_permutations)
+    : shape(of), block(block_width), permutes(has_permutations) {
   // A tile's hidden map takes a part of the second-level cache; enough tiles for as many threads. Results per pixel do
   // not depend on it.
   constexpr int64_t tile_elements = 32 * 1024, most_columns = 8 * pixels_at_once, enough_tiles = 16, least_rows = 2;
@@ -37,7 +40,34 @@ int64_t HadamardPlan::window_columns() const {
 }
 
 HadamardPlan hadamard_plan(const HadamardShape& shape, DType dtype) {
-  return {shape, 2 * hadamard_attention().vector_bytes / (dtype == DType::float64 ? 8 : 4)};
+  const int64_t bytes = hadamard_attention().vector_bytes;
+  return {shape, 2 * bytes / (dtype == DType::float64 ? 8 : 4), bytes > 16};
+}
+
+LaunchPlan launch_plan(const HadamardShape& shape, DType dtype) {
+  const auto positive = {shape.batch,       shape.channels, shape.out_height(), shape.out_width(), shape.heads,
+                         shape.kernel_size, shape.dilation, shape.groups,       shape.proj_groups};
+  if (std::min(positive) < 1 || shape.kernel_size % 2 == 0 || shape.channels % shape.groups != 0 ||
+      shape.channels % shape.proj_groups != 0 || shape.attn_channels() % shape.proj_groups != 0) {
+    throw std::invalid_argument(
+        "launch_plan: hadamard_attention needs positive sizes, an odd kernel_size, groups that divide channels, and "
+        "proj_groups that divide channels and heads * kernel_size²");
+  }
+  const HadamardPlan plan = hadamard_plan(shape, dtype);
+  const int64_t size = dtype == DType::float64 ? 8 : 4, compiled = dtype == DType::float64 ? 0 : plan.compiled_taps();
+  const int64_t common = plan.window_size() + plan.spread_size() + plan.row_size();
+  constexpr const char* spreads[] = {"lie spread in memory", "are permuted", "are broadcast"};
+  return {{"instruction set", name(capability())},
+          {"convolution", compiled > 0 ? "direct, K = " + std::to_string(compiled) + " compiled" : "direct, any K"},
+          {"channels of a group", plan.group_width() == 1 ? "one" : spreads[int(plan.spread())]},
+          {"tile rows", plan.rows},
+          {"tile columns", std::min(plan.columns, shape.out_width())},
+          {"rows at once", plan.band},
+          {"tiles", plan.tiles()},
+          {"chunks of partial sums", plan.chunks},
+          {"partial sums bytes", plan.chunks * plan.partial_size() * size},
+          {"forward scratch bytes per thread", (common + plan.hidden_size() + plan.logits_size()) * size},
+          {"backward scratch bytes per thread", (common + 3 * plan.hidden_size() + plan.logits_size()) * size}};
 }
 
 }  // namespace elsa::cpu

@@ -2,8 +2,6 @@
 // adjoint.
 #pragma once
 
-#include <type_traits>
-
 #include "grouped_conv.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
@@ -20,62 +18,78 @@ struct MapRow {
              y * map.row_stride + x * map.column_stride),
         pixel(stride * map.column_stride),
         channel(map.channel_stride) {}
-
-  template <bool channels_last>
-  Element& at(int64_t u, int64_t l) const {
-    return data[u * pixel + (channels_last ? l : l * channel)];
-  }
 };
 
-// apply(pixel, channel, layout) for every element, in the order in which a map of that layout lies in memory.
-template <typename T, typename Apply>
-ELSA_INLINE void for_each_element(bool channels_last, int64_t pixels, int64_t channels, const Apply& apply) {
-  if (!channels_last) {
-    for (int64_t l = 0; l < channels; ++l) {
-      for (int64_t u = 0; u < pixels; ++u) apply(u, l, std::false_type{});
-    }
-  } else if (channels == block_width<T>) {
-    for (int64_t u = 0; u < pixels; ++u) {
-      for (int64_t l = 0; l < block_width<T>; ++l) apply(u, l, std::true_type{});
-    }
-  } else {
-    for (int64_t u = 0; u < pixels; ++u) {
-      for (int64_t l = 0; l < channels; ++l) apply(u, l, std::true_type{});
-    }
+// to = scale · query ⊙ key for `count` channels, or scale = 1 and to += query ⊙ key.
+template <bool Add, typename T, typename From>
+ELSA_INLINE void product_of(const From* __restrict__ query, int64_t query_step, const From* __restrict__ key,
+                            int64_t key_step, T scale, int64_t count, T* __restrict__ to, int64_t step) {
+  for (int64_t k = 0; k < count; ++k) {
+    const T product = convert<T>(query[k * query_step]) * convert<T>(key[k * key_step]);
+    to[k * step] = Add ? to[k * step] + product : product * scale;
   }
 }
 
-// The pooled product of `pixels` pixels from (y, x) on and of a block's channels, into [pixels][block].
-template <typename T, typename From>
-void product_row(const HadamardCall& op, int64_t sample, int64_t block, int64_t y, int64_t x, int64_t pixels,
-                 T* __restrict__ to) {
+// The product of `pixels` pixels, into blocks that are block_step apart, [pixels][block] each.
+template <bool Add, typename T, typename From>
+void product_row(const MapRow<const From>& query, const MapRow<const From>& key, T scale, int64_t pixels,
+                 int64_t channels, int64_t block_step, T* to) {
   constexpr int64_t width = block_width<T>;
-  const int64_t stride = op.plan.shape.stride, first = block * width;
-  const int64_t left = op.plan.shape.channels - first, channels = left < width ? left : width;
+  const int64_t blocks = channels / width;
+  if (query.channel != 1 || key.channel != 1) {
+    for (int64_t c = 0; c < channels; ++c) {
+      product_of<Add>(query.data + c * query.channel, query.pixel, key.data + c * key.channel, key.pixel, scale, pixels,
+                      to + c / width * block_step + c % width, width);
+    }
+    return;
+  }
+  for (int64_t u = 0; u < pixels; ++u) {
+    const From *q = query.data + u * query.pixel, *k = key.data + u * key.pixel;
+    for (int64_t block = 0; block < blocks; ++block) {
+      product_of<Add>(q + block * width, 1, k + block * width, 1, scale, width, to + block * block_step + u * width, 1);
+    }
+    product_of<Add>(q + blocks * width, 1, k + blocks * width, 1, scale, channels % width,
+                    to + blocks * block_step + u * width, 1);
+  }
+}
+
+// The pooled product of `pixels` pixels from (y, x) on.
+template <typename T, typename From>
+void pooled_product_row(const HadamardCall& op, int64_t sample, int64_t y, int64_t x, int64_t pixels,
+                        int64_t block_step, T* to) {
+  constexpr int64_t width = block_width<T>;
+  const int64_t stride = op.plan.shape.stride, channels = op.plan.shape.channels, blocks = op.plan.blocks();
   const T scale = T(op.scale / double(stride * stride));
-  if (channels < width || stride > 1) zero(to, pixels * width);
+  for (int64_t block = stride > 1 ? 0 : channels / width; block < blocks; ++block) {
+    zero(to + block * block_step, pixels * width);
+  }
   for (int64_t part = 0; part < stride * stride; ++part) {
     const int64_t from_y = y * stride + part / stride, from_x = x * stride + part % stride;
-    const MapRow<const From> query(op.query, sample, first, from_y, from_x, stride);
-    const MapRow<const From> key(op.key, sample, first, from_y, from_x, stride);
-    const auto product = [&](int64_t u, int64_t l, auto layout) __attribute__((always_inline)) {
-      return convert<T>(query.template at<layout>(u, l)) * convert<T>(key.template at<layout>(u, l));
-    };
-    const bool channels_last = query.channel == 1 && key.channel == 1;
-    if (stride == 1) {
-      for_each_element<T>(channels_last, pixels, channels, [&](int64_t u, int64_t l, auto layout) {
-        to[u * width + l] = product(u, l, layout) * scale;
-      });
-    } else {
-      for_each_element<T>(channels_last, pixels, channels,
-                          [&](int64_t u, int64_t l, auto layout) { to[u * width + l] += product(u, l, layout); });
-    }
+    const MapRow<const From> query(op.query, sample, 0, from_y, from_x, stride);
+    const MapRow<const From> key(op.key, sample, 0, from_y, from_x, stride);
+    stride == 1 ? product_row<false>(query, key, scale, pixels, channels, block_step, to)
+                : product_row<true>(query, key, scale, pixels, channels, block_step, to);
   }
-  for (int64_t k = 0; stride > 1 && k < pixels * width; ++k) to[k] *= scale;
+  for (int64_t block = 0; stride > 1 && block < blocks; ++block) {
+    for (int64_t k = 0; k < pixels * width; ++k) to[block * block_step + k] *= scale;
+  }
 }
 
-// The gradients of query and key from that of the product, [pixels][block]. Pixels that the pooling dropped are not
-// written.
+// The gradients of query and key for `count` elements from that of the product.
+template <typename T, typename From>
+ELSA_INLINE void product_backward_of(const T* __restrict__ grad, int64_t step, T scale, const From* __restrict__ query,
+                                     int64_t query_step, const From* __restrict__ key, int64_t key_step, int64_t count,
+                                     From* __restrict__ grad_query, int64_t grad_query_step,
+                                     From* __restrict__ grad_key, int64_t grad_key_step) {
+  for (int64_t k = 0; k < count; ++k) {
+    const T g = grad[k * step] * scale;
+    grad_query[k * grad_query_step] = convert<From>(g * convert<T>(key[k * key_step]));
+    grad_key[k * grad_key_step] = convert<From>(g * convert<T>(query[k * query_step]));
+  }
+}
+
+// The gradients of query and key from that of the pooled product, [pixels][block]. Pixels that the pooling dropped are
+// not written.
 template <typename T, typename From>
 void product_row_backward(const HadamardCall& op, int64_t sample, int64_t block, int64_t y, int64_t x, int64_t pixels,
                           const T* grad) {
@@ -89,13 +103,18 @@ void product_row_backward(const HadamardCall& op, int64_t sample, int64_t block,
     const MapRow<const From> key(op.key, sample, first, to_y, to_x, stride);
     const MapRow<From> grad_query(op.grad_query, sample, first, to_y, to_x, stride);
     const MapRow<From> grad_key(op.grad_key, sample, first, to_y, to_x, stride);
-    const bool channels_last =
-        query.channel == 1 && key.channel == 1 && grad_query.channel == 1 && grad_key.channel == 1;
-    for_each_element<T>(channels_last, pixels, channels, [&](int64_t u, int64_t l, auto layout) {
-      const T g = grad[u * width + l] * scale;
-      grad_query.template at<layout>(u, l) = convert<From>(g * convert<T>(key.template at<layout>(u, l)));
-      grad_key.template at<layout>(u, l) = convert<From>(g * convert<T>(query.template at<layout>(u, l)));
-    });
+    if (query.channel != 1 || key.channel != 1 || grad_query.channel != 1 || grad_key.channel != 1) {
+      for (int64_t c = 0; c < channels; ++c) {
+        product_backward_of(grad + c, width, scale, query.data + c * query.channel, query.pixel,
+                            key.data + c * key.channel, key.pixel, pixels, grad_query.data + c * grad_query.channel,
+                            grad_query.pixel, grad_key.data + c * grad_key.channel, grad_key.pixel);
+      }
+      continue;
+    }
+    for (int64_t u = 0; u < pixels; ++u) {
+      product_backward_of(grad + u * width, 1, scale, query.data + u * query.pixel, 1, key.data + u * key.pixel, 1,
+                          channels, grad_query.data + u * grad_query.pixel, 1, grad_key.data + u * grad_key.pixel, 1);
+    }
   }
 }
 
@@ -120,14 +139,16 @@ void pack_product(const HadamardCall& op, int64_t sample, const HadamardWindow& 
   const int64_t before = around.origin < 0 ? -around.origin : 0;
   const int64_t end = around.origin + around.length < width ? around.origin + around.length : width;
   const int64_t inside = end - around.origin - before;
+  const int64_t row_step = around.length * block_width<T>, block_step = around.rows * row_step;
   with_element<T>(op.query.dtype, [&](auto element) {
-    for (int64_t block = 0; block < op.plan.blocks(); ++block) {
-      for (int64_t row = 0; row < around.rows; ++row, to += around.length * block_width<T>) {
-        zero(to, before * block_width<T>);
-        product_row<T, decltype(element)>(op, sample, block, around.first_row + row, around.origin + before, inside,
-                                          to + before * block_width<T>);
-        zero(to + (before + inside) * block_width<T>, (around.length - before - inside) * block_width<T>);
+    for (int64_t row = 0; row < around.rows; ++row, to += row_step) {
+      for (int64_t block = 0; block < op.plan.blocks(); ++block) {
+        zero(to + block * block_step, before * block_width<T>);
+        zero(to + block * block_step + (before + inside) * block_width<T>,
+             (around.length - before - inside) * block_width<T>);
       }
+      pooled_product_row<T, decltype(element)>(op, sample, around.first_row + row, around.origin + before, inside,
+                                               block_step, to + before * block_width<T>);
     }
   });
 }

@@ -66,15 +66,21 @@ ELSA_INLINE void store_unaligned(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof(v));
 }
 
-// Have v computed once: else the compiler fuses a product into each of the sums that it goes to, which costs as many
-// multiplications.
-template <typename T>
-ELSA_INLINE void compute_once(Vector<T>& v) {
-#if ELSA_VECTOR_BYTES == 64
-  asm("" : "+v"(v));
-#elif defined(__SSE2__)
-  asm("" : "+x"(v));
+// Compute v here, once, neither earlier nor later: where every register is taken the compiler must not reorder, and a
+// product that goes to several sums must not be fused into each of them.
+template <typename V>
+ELSA_INLINE void settle(V& v) {
+#if defined(__x86_64__)
+  __asm__ volatile("" : "+v"(v));
+#elif defined(__aarch64__)
+  __asm__ volatile("" : "+w"(v));
 #endif
+}
+
+// Read again what `pointer` points to, rather than to keep it from an earlier loop where it takes up registers.
+template <typename T>
+ELSA_INLINE void read_again(const T*& pointer) {
+  __asm__ volatile("" : "+r"(pointer));
 }
 
 // x in every lane. Unlike 0 + x, x - 0 is x whatever its sign, and costs nothing.

@@ -37,6 +37,12 @@ SIZES = [
     HadamardAttention(channels=48, groups=12, heads=4, kernel_size=7, height=9, width=30),
     HadamardAttention(batch=1, channels=130, groups=65, heads=1, height=10, width=29),
     HadamardAttention(batch=1, channels=64, groups=64, heads=2, height=33, width=33),
+    # Groups of 2, 8, 16, 24 and 32 channels: by permutation, broadcast or neither, depending on the vector's width.
+    HadamardAttention(batch=1, channels=24, groups=12, kernel_size=5, height=8, width=9),
+    HadamardAttention(batch=1, channels=40, groups=5, kernel_size=7, height=8, width=9),
+    HadamardAttention(batch=1, channels=48, groups=3, kernel_size=7, height=5, width=8),
+    HadamardAttention(batch=1, channels=48, groups=2, kernel_size=3, height=5, width=8),
+    HadamardAttention(batch=1, channels=96, groups=3, kernel_size=3, height=5, width=8),
     HadamardAttention(heads=7, proj_rank=2),
     HadamardAttention(heads=6, proj_groups=6),
     HadamardAttention(proj_groups=2, proj_rank=2, conv_bias=False),

@@ -1,0 +1,61 @@
+"""What a call would get, and that results do not depend on it."""
+
+from typing import Any
+
+import pytest
+import torch
+from elsa_ext import _C
+from ops.cases import HadamardAttention, make
+from ops.checks import call
+
+
+def plan(**shape: Any) -> dict[str, int | str]:
+    """The plan of ``hadamard_attention`` for a stage of ELSA-Swin, but for what ``shape`` says."""
+    stage = {"batch": 8, "channels": 64, "height": 56, "width": 56, "heads": 3, "kernel_size": 7, "groups": 16}
+    return _C.launch_plan("hadamard_attention", **stage | shape)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_published_kernel_sizes_are_compiled(kernel_size: int) -> None:
+    assert plan(kernel_size=kernel_size)["convolution"] == f"direct, K = {kernel_size} compiled"
+
+
+@pytest.mark.parametrize("other", [{"kernel_size": 9}, {"dilation": 2}, {"dtype": "float64"}], ids=str)
+def test_everything_else_takes_the_loop_for_any_size(other: dict[str, Any]) -> None:
+    assert plan(**other)["convolution"] == "direct, any K"
+
+
+def test_scratch_does_not_grow_with_the_map() -> None:
+    small, large = plan(height=72, width=56), plan(height=720, width=560)
+    for name in ("forward scratch bytes per thread", "backward scratch bytes per thread", "partial sums bytes"):
+        assert large[name] == small[name], name
+    assert large["tiles"] == 100 * int(small["tiles"])
+
+
+def test_a_sample_alone_is_cut_finer_and_has_the_same_bits() -> None:
+    case = HadamardAttention(batch=8, channels=16, groups=4, heads=2, kernel_size=5, height=24, width=17)
+    rows = [
+        plan(batch=batch, channels=16, groups=4, heads=2, kernel_size=5, height=24, width=17)["tile rows"]
+        for batch in (1, 8)
+    ]
+    assert rows[0] < rows[1]
+    tensors = make(case, torch.float32, "cpu")
+    together = call(case, tensors)
+    for sample in range(case.batch):
+        alone = tensors | {name: tensors[name][sample : sample + 1] for name in ("query", "key")}
+        assert torch.equal(call(case, alone)[0], together[sample])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"groups": 5}, "groups that divide channels"), ({"stride": 0}, "stride"), ({"dtype": "int8"}, "dtype")],
+    ids=str,
+)
+def test_a_shape_that_the_op_would_not_take(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(**wrong)
+
+
+def test_unknown_op() -> None:
+    with pytest.raises(ValueError, match="no op has the name conv2d"):
+        _C.launch_plan("conv2d")
