@@ -82,7 +82,22 @@ inline Tiling tiling(const GhostHeadReduce& op) { return {op.shape.out_height(),
 // The tiles of the samples that share their partial results.
 inline int64_t tiles(const GhostHeadReduce& op) { return op.shape.batch / op.samples * tiling(op).count(); }
 
+// Partial results per group of samples: enough for many threads, and a bounded number of them.
+inline int64_t chunks(const GhostHeadReduce& op) {
+  constexpr int64_t most = 64;
+  const int64_t wanted = most / op.samples > 1 ? most / op.samples : 1;
+  return tiles(op) < wanted ? tiles(op) : wanted;
+}
+
+// The most source pixels that a tile can need along one axis, `step` apart for neighbouring results.
+inline int64_t longest_axis(int64_t pixels, int64_t step, int64_t extent, const GhostHeadShape& shape) {
+  const int64_t reach = (shape.kernel_size - 1) * shape.dilation;
+  const int64_t most = extent + step * pixels;
+  return step * (pixels - 1) + (reach < most ? reach : most) + 1;
+}
+
 struct GhostHeadKernels {
+  int64_t vector_bytes, pixels_at_once;
   void (*gather)(const GhostHeadGather&, int64_t first_unit, int64_t last_unit);
   void (*reduce)(const GhostHeadReduce&, int64_t first_unit, int64_t last_unit);
 };

@@ -12,7 +12,8 @@ namespace elsa::cpu {
 
 using LaunchPlan = std::map<std::string, std::variant<int64_t, std::string>>;
 
-// Throws std::invalid_argument where the op would not take the shape.
+// They throw std::invalid_argument where the op would not take the shape.
+ELSA_EXPORT LaunchPlan launch_plan(const GhostHeadShape& shape, DType dtype);
 ELSA_EXPORT LaunchPlan launch_plan(const HadamardShape& shape, DType dtype);
 
 }  // namespace elsa::cpu

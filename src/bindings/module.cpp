@@ -109,10 +109,21 @@ elsa::DType dtype_of(const std::string& name) {
   return found->second;
 }
 
+void check_stride(int64_t stride) {
+  if (stride < 1) throw py::value_error("launch_plan: stride must be positive, got " + std::to_string(stride));
+}
+
+elsa::cpu::LaunchPlan ghost_head_plan(int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t heads,
+                                      int64_t kernel_size, int64_t dilation, int64_t stride, const std::string& dtype) {
+  check_stride(stride);
+  return elsa::cpu::launch_plan(
+      elsa::GhostHeadShape{batch, channels, height, width, heads, kernel_size, dilation, stride}, dtype_of(dtype));
+}
+
 elsa::cpu::LaunchPlan hadamard_attention_plan(int64_t batch, int64_t channels, int64_t height, int64_t width,
                                               int64_t heads, int64_t kernel_size, int64_t groups, int64_t dilation,
                                               int64_t stride, int64_t proj_groups, const std::string& dtype) {
-  if (stride < 1) throw py::value_error("launch_plan: stride must be positive, got " + std::to_string(stride));
+  check_stride(stride);
   return elsa::cpu::launch_plan(
       elsa::HadamardShape{batch, channels, height, width, heads, kernel_size, dilation, stride, groups, proj_groups},
       dtype_of(dtype));
@@ -134,6 +145,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info);
   module.attr("cuda_build") = ELSA_CUDA_BUILD;
   py::dict plans;
+  plans["ghost_head"] =
+      py::cpp_function(&ghost_head_plan, py::name("launch_plan"), py::kw_only(), py::arg("batch"), py::arg("channels"),
+                       py::arg("height"), py::arg("width"), py::arg("heads"), py::arg("kernel_size"),
+                       py::arg("dilation") = 1, py::arg("stride") = 1, py::arg("dtype") = "float32");
   plans["hadamard_attention"] = py::cpp_function(
       &hadamard_attention_plan, py::name("launch_plan"), py::kw_only(), py::arg("batch"), py::arg("channels"),
       py::arg("height"), py::arg("width"), py::arg("heads"), py::arg("kernel_size"), py::arg("groups"),

@@ -58,6 +58,6 @@ void reduce_any(const GhostHeadReduce& op, int64_t first_unit, int64_t last_unit
 
 }  // namespace
 
-const GhostHeadKernels ghost_head = {gather_any, reduce_any};
+const GhostHeadKernels ghost_head = {ELSA_VECTOR_BYTES, gather_pixels_at_once, gather_any, reduce_any};
 
 }  // namespace elsa::cpu::ELSA_CAPABILITY

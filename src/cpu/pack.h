@@ -196,16 +196,6 @@ bool lies_as_scratch(const MapView& map) {
   return map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32) && map.channel_stride == 1;
 }
 
-// A row of all of a map's channels in the accumulation type: the map's own where it lies so, or a copy in `scratch`.
-template <typename T>
-const T* dense_row(const MapView& map, int64_t sample, int64_t row, int64_t channels, T* scratch) {
-  if (lies_as_scratch<T>(map) && map.column_stride == channels) {
-    return static_cast<const T*>(map.data) + sample * map.batch_stride + row * map.row_stride;
-  }
-  pack_window<T>(map, sample, 0, channels, channels, {{row, 1}, {0, map.width}}, scratch);
-  return scratch;
-}
-
 // Copy `count` channels of a row of scratch pixels, `width` channels apart, into a map.
 template <typename T>
 void unpack_row(const MapView& map, int64_t sample, int64_t first_channel, int64_t count, int64_t width, int64_t row,

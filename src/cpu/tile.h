@@ -18,13 +18,6 @@ struct Tile {
   Window window() const { return {{first_row, rows}, {first_column, columns}}; }
 };
 
-// The most source pixels that a tile can need along one axis.
-int64_t longest_axis(int64_t pixels, int64_t step, int64_t extent, const GhostHeadShape& shape) {
-  const int64_t reach = (shape.kernel_size - 1) * shape.dilation;
-  const int64_t most = extent + step * pixels;
-  return step * (pixels - 1) + (reach < most ? reach : most) + 1;
-}
-
 // The channels of every head in blocks of `width`, which is what the inner loops work on. A head's last block is padded
 // with zeros.
 struct Blocks {

@@ -1,6 +1,4 @@
 // elsa::ghost_head on the CPU, and the schemas of the op and its backward.
-#include <algorithm>
-
 #include "ghost_head.h"
 
 namespace elsa {
@@ -21,11 +19,7 @@ void reduce(const GhostHeadReduce& op) {
            [&](int64_t first, int64_t last) { kernel(op, first, last); });
 }
 
-int64_t chunks(const GhostHeadReduce& op) {
-  return std::min(cpu::tiles(op), std::max<int64_t>(1, 64 / op.samples));
-}
-
-constexpr GhostHeadPasses passes{gather, reduce, chunks, sum_partials};
+constexpr GhostHeadPasses passes{gather, reduce, cpu::chunks, sum_partials};
 
 Tensor forward(const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
                const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {

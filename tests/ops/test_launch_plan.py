@@ -15,9 +15,28 @@ def plan(**shape: Any) -> dict[str, int | str]:
     return _C.launch_plan("hadamard_attention", **stage | shape)
 
 
+def ghost_head_plan(**shape: Any) -> dict[str, int | str]:
+    """The plan of ``ghost_head`` for a stage of ELSA-Swin, but for what ``shape`` says."""
+    stage = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7}
+    return _C.launch_plan("ghost_head", **stage | shape)
+
+
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
 def test_published_kernel_sizes_are_compiled(kernel_size: int) -> None:
     assert plan(kernel_size=kernel_size)["convolution"] == f"direct, K = {kernel_size} compiled"
+    assert ghost_head_plan(kernel_size=kernel_size)["gather"] == f"K = {kernel_size} compiled"
+
+
+@pytest.mark.parametrize("other", [{"kernel_size": 9}, {"dilation": 5}, {"stride": 2}, {"height": 3}], ids=str)
+def test_a_gather_that_takes_the_loop_for_any_size(other: dict[str, Any]) -> None:
+    assert ghost_head_plan(**other)["gather"] == "any K"
+
+
+def test_scratch_of_ghost_head_does_not_grow_with_the_map() -> None:
+    small, large = ghost_head_plan(), ghost_head_plan(height=560, width=560)
+    assert large["window bytes per thread"] == small["window bytes per thread"]
+    assert large["partial sums bytes"] == small["partial sums bytes"]
+    assert large["units"] == 100 * int(small["units"])
 
 
 @pytest.mark.parametrize("other", [{"kernel_size": 9}, {"dilation": 2}, {"dtype": "float64"}], ids=str)
@@ -54,6 +73,16 @@ def test_a_sample_alone_is_cut_finer_and_has_the_same_bits() -> None:
 def test_a_shape_that_the_op_would_not_take(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"heads": 5}, "heads that divide channels"), ({"kernel_size": 4}, "odd"), ({"stride": 0}, "stride")],
+    ids=str,
+)
+def test_a_shape_that_ghost_head_would_not_take(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ghost_head_plan(**wrong)
 
 
 def test_unknown_op() -> None:
