@@ -16,10 +16,11 @@ from .results import Record
 OURS, OTHERS = ("#e69f00", "#b35c00"), ("#9db7cf", "#456a8c")  # of the first direction and the second
 PANELS = 2  # side by side
 WIDTH = 6.8  # inches
+WIDEST = 30  # the range of times that an axis from zero can show
 
 
 def draw(path: Path, run: Record) -> None:
-    """Draw one panel per comparison: a bar per contender and direction, as long as its time on a logarithmic axis."""
+    """Draw one panel per comparison: a bar per contender and direction, as long as its time."""
     comparisons, here = run["comparisons"], run["machine"]
     columns = min(PANELS, len(comparisons))
     lines = [
@@ -67,19 +68,22 @@ def draw_panel(axes: Axes, comparison: Record) -> None:
         at = max(row["median_ms"], row["floor_ms"])
         axes.annotate(text, (at, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_axis_on()
-    axes.set_xscale("log")
     shortest = min(min(row["median_ms"], row["floor_ms"]) for row in rows) / 1.5
     longest = max(row["median_ms"] for row in rows)
-    axes.set_xlim(shortest, longest * (longest / shortest) ** 0.45)  # room for the numbers
+    if longest > WIDEST * shortest:
+        axes.set_xscale("log")
+        axes.set_xlim(shortest, longest * (longest / shortest) ** 0.45)  # room for the numbers
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if longest < 100 * shortest else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, longest * 1.35)
     # A name stands once, between the bars that it belongs to.
     axes.set_yticks([sum(places) / len(places) for places in ticks.values()], list(ticks), fontsize=8)
     axes.invert_yaxis()
     name, sizes = comparison["title"].split(": ", 1)
     axes.set_title("\n".join([name, *textwrap.wrap(sizes, 80)]), fontsize=9, loc="left")
     axes.set_xlabel("milliseconds", fontsize=8)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if longest < 100 * shortest else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
