@@ -275,6 +275,25 @@ def test_gradient_checkpointing(backend: Any) -> None:
     assert torch.equal(plain, again)
 
 
+def test_training_keeps_one_attention_map(native: Any) -> None:
+    module = ELSA(16, 2, kernel_size=3, group_width=4)
+    x = torch.randn(2, 9, 8, 16, device=native.device, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module.to(native.device)(x)
+    pixels = 2 * 9 * 8
+    qkv, attn, value = pixels * (2 * module.dim_qk + 16), pixels * 2 * 9, pixels * 16
+    parameters = [parameter.numel() for parameter in module.parameters()]
+    maps = [size for size in kept.values() if size not in parameters]
+    assert sorted(maps) == sorted([x.numel(), qkv, attn, value])
+
+
 def test_repr_shows_settings() -> None:
     shown = repr(ELSA(12, 2, kernel_size=7, lam=0, gamma=0.5, dilation=2))
     assert "ELSA(\n  dim=12, num_heads=2, dim_qk=8, dim_v=12, kernel_size=7, stride=1, dilation=2, scale=" in shown
