@@ -1,5 +1,7 @@
 #include "tensor.h"
 
+#include <algorithm>
+
 namespace elsa {
 
 std::string name(ScalarType dtype) {
@@ -128,10 +130,14 @@ void sum_terms(const Tensor& partial, int64_t groups, Tensor& total) {
   const T* from = static_cast<const T*>(partial.data_ptr());
   T* to = static_cast<T*>(total.data_ptr());
   parallel(total.numel(), terms, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      T sum = 0;
-      for (int64_t term = 0; term < terms; ++term) sum += from[(i / size * terms + term) * size + i % size];
-      to[i] = sum;
+    while (first < last) {
+      const int64_t group = first / size, stop = std::min(last, (group + 1) * size);
+      std::fill(to + first, to + stop, T(0));
+      for (int64_t term = 0; term < terms; ++term) {
+        const T* row = from + (group * terms + term) * size - group * size;
+        for (int64_t i = first; i < stop; ++i) to[i] += row[i];
+      }
+      first = stop;
     }
   });
 }
