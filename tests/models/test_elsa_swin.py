@@ -104,7 +104,7 @@ def test_overrides() -> None:
     assert attn.scale == 8**-0.5
     assert attn.dim_v == 8 * attn.num_heads
     assert attn.pre_proj.bias is None
-    assert (attn.proj_drop.p, attn.attn_drop.p, block.mlp.drop.p) == (0.1, 0.2, 0.1)
+    assert (attn.proj_drop.p, attn.attn_drop.p, block.mlp.drop1.p) == (0.1, 0.2, 0.1)
     assert block.mlp.fc1.out_features == 2 * attn.dim
     assert isinstance(block.norm1, nn.RMSNorm)
     assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
@@ -194,9 +194,18 @@ def test_does_what_timms_swin_does(use: Callable[[nn.Module], Any], arguments: d
         assert shapes(use(ours)) == shapes(use(theirs))
 
 
-def test_wrong_image_size_is_timms_error() -> None:
+@pytest.mark.parametrize("size", [(32, 32), (40, 32), (33, 71), (1, 1)])
+def test_any_image_size(size: tuple[int, int]) -> None:
+    model = timm.create_model("elsa_swin_micro").eval()
+    images = torch.randn(1, 3, *size)
+    padded = nn.functional.pad(images, (0, size[1] % 2, 0, size[0] % 2))
+    assert torch.equal(model(images), model(padded))
+
+
+def test_one_image_size() -> None:
+    model = timm.create_model("elsa_swin_micro", dynamic_img_size=False)
     with pytest.raises(AssertionError, match="Input height"):
-        timm.create_model("elsa_swin_micro")(torch.zeros(1, 3, 40, 32))
+        model(torch.zeros(1, 3, 40, 32))
 
 
 def test_parameter_groups() -> None:

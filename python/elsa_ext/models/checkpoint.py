@@ -1,4 +1,4 @@
-"""Weights of the official ELSA-Swin in timm's naming."""
+"""Weights of the official ELSA-Swin and of timm's VOLO for the models of this package."""
 
 import argparse
 import os
@@ -7,10 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
+
+from ..nn import ELSA
 
 _CONTAINERS = ("state_dict", "model", "state_dict_ema")
 _BUFFERS = (".attn.relative_id", ".attn_mask")
+_OUTLOOK = ("v", "attn", "proj")
 _LISTED = 10
 
 
@@ -21,8 +26,8 @@ def load_official_checkpoint(model: nn.Module, path_or_state_dict: str | os.Path
 
     Args:
         model: From ``timm.create_model("elsa_swin_…")``, with as many classes as the checkpoint.
-        path_or_state_dict: The file, read with ``weights_only=True``, or its content: a state dict, or a dict that
-            holds one as ``state_dict``, ``model`` or ``state_dict_ema``, tried in this order.
+        path_or_state_dict: The file, .safetensors or one read with ``weights_only=True``, or its content: a state
+            dict, or a dict that holds one as ``state_dict``, ``model`` or ``state_dict_ema``, tried in this order.
 
     Raises:
         ValueError: It is not a state dict, or does not fit the model. The message names what is missing, left over or
@@ -34,14 +39,45 @@ def load_official_checkpoint(model: nn.Module, path_or_state_dict: str | os.Path
         >>> model = timm.create_model("elsa_swin_tiny")
         >>> load_official_checkpoint(model, "elsa_swin_tiny.pth.tar")
     """
-    checkpoint = path_or_state_dict
-    if not isinstance(checkpoint, Mapping):
-        # The official training script stores its parsed command line beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state_dict = convert_official(_state_dict(checkpoint))
-    _check_fit(state_dict, model)
+    state_dict = convert_official(_read("load_official_checkpoint", path_or_state_dict))
+    _check_fit("load_official_checkpoint", state_dict, model.state_dict())
     model.load_state_dict(state_dict)
+
+
+def load_volo_checkpoint(model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any]) -> list[str]:
+    """Load a VOLO checkpoint of timm, or of VOLO's authors, into all of an ELSA-VOLO but its ELSA layers.
+
+    Position embeddings of another size are resampled. Everything is checked first: on an error the model is as it was.
+
+    Args:
+        model: From ``timm.create_model("elsa_volo_…")`` or `convert`, with as many classes as the checkpoint.
+        path_or_state_dict: The file, .safetensors or one read with ``weights_only=True``, or its content: a state
+            dict, or a dict that holds one as ``state_dict``, ``model`` or ``state_dict_ema``, tried in this order.
+
+    Returns:
+        The names of the parameters that stay as they were, those of the ELSA layers.
+
+    Raises:
+        ValueError: It is not a state dict, does not fit the rest of the model, or holds ELSA layers itself.
+        OSError: The file cannot be read.
+        pickle.UnpicklingError: The file holds more than weights and plain data.
+
+    Example:
+        >>> volo = timm.create_model("volo_d1_224", pretrained=True)
+        >>> model = timm.create_model("elsa_volo_d1")
+        >>> untrained = load_volo_checkpoint(model, volo.state_dict())
+    """
+    own = model.state_dict()
+    layers = [f"{name}." for name, module in model.named_modules() if isinstance(module, ELSA)]
+    untrained = [name for name in own if name.startswith(tuple(layers))]
+    outlook = {f"{layer}{part}.{kind}" for layer in layers for part in _OUTLOOK for kind in ("weight", "bias")}
+    given = _read("load_volo_checkpoint", path_or_state_dict)
+    state_dict = {name: tensor for name, tensor in given.items() if name not in outlook}
+    if "pos_embed" in own and "pos_embed" in state_dict and state_dict["pos_embed"].ndim == 4:
+        state_dict["pos_embed"] = resample_abs_pos_embed_nhwc(state_dict["pos_embed"], own["pos_embed"].shape[1:3])
+    _check_fit("load_volo_checkpoint", state_dict, {name: own[name] for name in own if name not in untrained})
+    model.load_state_dict({**own, **state_dict})
+    return untrained
 
 
 def convert_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,14 +110,21 @@ def _convert_window(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     return name.replace("post_proj", "proj"), tensor
 
 
-def _state_dict(checkpoint: object) -> dict[str, Tensor]:
-    """Unwrap the state dict of a checkpoint, without the prefix that a data-parallel model gives."""
+def _read(function: str, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read a checkpoint and unwrap its state dict, without the prefix that a data-parallel model gives."""
+    checkpoint: Any = path_or_state_dict
+    if isinstance(checkpoint, (str, os.PathLike)) and os.fspath(checkpoint).endswith(".safetensors"):
+        checkpoint = load_file(checkpoint)
+    elif isinstance(checkpoint, (str, os.PathLike)):
+        # The official training script stores its parsed command line beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if isinstance(checkpoint, Mapping):
         checkpoint = next((checkpoint[name] for name in _CONTAINERS if name in checkpoint), checkpoint)
     if not isinstance(checkpoint, Mapping) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
         raise ValueError(
-            "load_official_checkpoint: expected a dict of tensors, or one under 'state_dict', 'model' or "
-            f"'state_dict_ema', got {_describe(checkpoint)}"
+            f"{function}: expected a dict of tensors, or one under 'state_dict', 'model' or 'state_dict_ema', "
+            f"got {_describe(checkpoint)}"
         )
     return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
 
@@ -92,16 +135,16 @@ def _describe(checkpoint: object) -> str:
     return f"a dict with {_listed(f'{name!r}: {type(value).__name__}' for name, value in checkpoint.items())}"
 
 
-def _check_fit(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def _check_fit(function: str, state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     unfit = {name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)}
     if not unfit:
         return
-    if all(name.startswith("head.fc.") for name in unfit):
-        theirs, ours = (shapes.get("head.fc.weight", (0,))[0] for shapes in (given, expected))
+    theirs, ours = (_classes(shapes) for shapes in (given, expected))
+    if theirs != ours and all(name.startswith(("head.", "aux_head.")) for name in unfit):
         raise ValueError(
-            f"load_official_checkpoint: the checkpoint has {theirs} classes, the model {ours}: create the model with "
+            f"{function}: the checkpoint has {theirs} classes, the model {ours}: create the model with "
             f"num_classes={theirs}, load, then call model.reset_classifier({ours})"
         )
     problems = {
@@ -112,9 +155,13 @@ def _check_fit(state_dict: Mapping[str, Tensor], model: nn.Module) -> None:
         ],
     }
     raise ValueError(
-        "load_official_checkpoint: the checkpoint does not fit the model; "
+        f"{function}: the checkpoint does not fit the model; "
         + "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
     )
+
+
+def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return next((shapes[name][0] for name in ("head.fc.weight", "head.weight") if name in shapes), 0)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,30 +1,20 @@
 """ELSA-Swin: timm's Swin Transformer with ELSA in place of the window attention of every stage but the last."""
 
+from functools import partial
 from typing import Any
 
-import torch
 from timm.data import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
     IMAGENET_INCEPTION_MEAN,
     IMAGENET_INCEPTION_STD,
 )
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, register_notrace_module
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
-from torch import nn
+from timm.layers import PatchEmbed
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.swin_transformer import SwinTransformer
 
-from ..nn import ELSABlock
 from .checkpoint import convert_official
-
-
-@register_notrace_module
-class ELSASwinBlock(ELSABlock):
-    """An `ELSABlock` that a stage of timm's Swin can hold."""
-
-    def set_input_size(
-        self, feat_size: tuple[int, int], window_size: tuple[int, int], always_partition: bool | None = None
-    ) -> None:
-        """Do nothing: ELSA has no window and takes maps of any size."""
+from .convert import convert
 
 
 class ELSASwin(SwinTransformer):
@@ -38,10 +28,8 @@ class ELSASwin(SwinTransformer):
         group_width: Channels per group of ELSA's KxK convolution.
         lam: 1 to multiply the attention maps by a static matrix, 0 not to.
         gamma: Weight of the static matrix that is added to the attention maps; 0 leaves it out.
-        norm_layer: Makes a normalisation, given its channels, ``device`` and ``dtype``.
+        dynamic_img_size: Take images of any size, padded to whole patches; False means of ``img_size`` alone.
         weight_init: timm's name of an initialisation.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
         **swin: What timm's ``SwinTransformer`` takes: ``img_size``, ``depths``, ``num_heads``, ``drop_path_rate``, ….
 
     Raises:
@@ -59,37 +47,13 @@ class ELSASwin(SwinTransformer):
         group_width: int = 8,
         lam: int = 0,
         gamma: float = 1,
-        norm_layer: type[nn.Module] = nn.LayerNorm,
+        dynamic_img_size: bool = True,
         weight_init: str = "",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
         **swin: Any,
     ) -> None:
-        super().__init__(norm_layer=norm_layer, weight_init="skip", device=device, dtype=dtype, **swin)
-
-        def elsa_block(block: SwinTransformerBlock) -> ELSASwinBlock:
-            return ELSASwinBlock(
-                block.dim,
-                kernel_size,
-                num_heads=block.attn.num_heads,
-                mlp_ratio=block.mlp_ratio,
-                drop=block.attn.proj_drop.p,
-                attn_drop=block.attn.attn_drop.p,
-                drop_path=getattr(block.drop_path1, "drop_prob", 0.0),
-                norm_layer=norm_layer,
-                qkv_bias=block.attn.qkv.bias is not None,
-                qk_scale=qk_scale,
-                dim_v=block.attn.proj.in_features,
-                lam=lam,
-                gamma=gamma,
-                group_width=group_width,
-                proj_drop=block.attn.proj_drop.p,
-                device=device,
-                dtype=dtype,
-            )
-
-        for stage in self.layers[:-1]:
-            stage.blocks = nn.Sequential(*map(elsa_block, stage.get_submodule("blocks").children()))  # type: ignore[arg-type]
+        swin.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=dynamic_img_size))
+        super().__init__(weight_init="skip", dynamic_img_size=dynamic_img_size, **swin)
+        convert(self, kernel_size=kernel_size, qk_scale=qk_scale, group_width=group_width, lam=lam, gamma=gamma)
         if weight_init != "skip":
             self.weight_init_mode = weight_init
             self.init_weights(weight_init)
@@ -102,7 +66,6 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "pool_size": (7, 7),
         "crop_pct": 0.9,
         "interpolation": "bicubic",
-        "fixed_input_size": True,
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "patch_embed.proj",
@@ -147,6 +110,7 @@ def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dic
 def elsa_swin_micro(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
     """ELSA-Swin of three stages for 32x32 images, under a million parameters."""
     args = {
+        "img_size": 32,
         "patch_size": 2,
         "window_size": 4,
         "embed_dim": 32,
