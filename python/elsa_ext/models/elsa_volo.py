@@ -14,11 +14,20 @@ from torch import Tensor, nn
 from .convert import convert
 
 
+@torch.fx.wrap  # has a branch that cannot be traced
+def _resample(pos_embed: Tensor, height: int, width: int) -> Tensor:
+    """Interpolate position embeddings (1, H, W, C) to (1, height, width, C)."""
+    if height == pos_embed.shape[1] and width == pos_embed.shape[2]:
+        return pos_embed
+    return resample_abs_pos_embed_nhwc(pos_embed, [height, width])
+
+
 class ELSAVOLO(VOLO):
     """timm's ``VOLO`` with `ELSABlock`s for outlookers and position embeddings that are interpolated where needed.
 
-    Images (B, in_chans, H, W), H and W at least 16, to logits (B, num_classes). ``forward_train`` gives what token
-    labelling is trained on, as timm's does: the logits, those of every token, and the bounds of the mixed tokens.
+    Images (B, in_chans, H, W), H and W at least 16, to logits (B, num_classes). ``forward_train``, for token
+    labelling, gives in training what timm's does: the class token, whose logits ``head`` makes, the logits of every
+    token, and the bounds of the tokens that ``use_mix_token`` mixed with those of the batch in reverse.
 
     Args:
         img_size: Image size that the position embeddings are learned at, and not interpolated.
@@ -56,15 +65,9 @@ class ELSAVOLO(VOLO):
         height, width = to_2tuple(img_size)
         stride = self.feature_info[-1]["reduction"]
         with torch.no_grad():
-            resampled = self._positions(height // stride, width // stride)
+            resampled = _resample(self.pos_embed, height // stride, width // stride)
         self.pos_embed = nn.Parameter(resampled.contiguous(), requires_grad=self.pos_embed.requires_grad)
         update_model_input_size(self, (height, width))
-
-    def _positions(self, height: int, width: int) -> Tensor:
-        """Interpolate the position embeddings to a map of another size, (1, height, width, C)."""
-        if height == self.pos_embed.shape[1] and width == self.pos_embed.shape[2]:
-            return self.pos_embed
-        return resample_abs_pos_embed_nhwc(self.pos_embed, [height, width])
 
     def _stages(self, x: Tensor, taken: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """Run the network up to its module ``last``, and collect what the modules in ``taken`` give."""
@@ -72,7 +75,7 @@ class ELSAVOLO(VOLO):
         for index, module in enumerate(self.network):
             if index <= last:
                 if index == 2 and self.pos_embed is not None:
-                    x = self.pos_drop(x + self._positions(x.shape[1], x.shape[2]))
+                    x = self.pos_drop(x + _resample(self.pos_embed, x.shape[1], x.shape[2]))
                 if self.grad_checkpointing and not torch.jit.is_scripting():  # noqa: SIM108  (statements are skipped)
                     x = checkpoint(module, x)
                 else:
