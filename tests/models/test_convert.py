@@ -191,9 +191,9 @@ def test_every_new_parameter_trains() -> None:
     ],
 )
 def test_errors_leave_the_model_alone(
-    model: Any, arguments: dict[str, Any], error: type[Exception], message: str
+    make: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    model = model()
+    model = make()
     before = list(model.modules())
     with pytest.raises(error) as caught:
         convert(model, **arguments)
