@@ -143,7 +143,7 @@ def test_inside_another_module() -> None:
     assert kinds(model) == [E, E, E, W, E, W, E, Transformer, Transformer, Transformer]
 
 
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # by timm's resize of relative position tables
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's resize of relative position tables
 def test_other_sizes_afterwards() -> None:
     model = convert(small_swin())
     model.set_input_size((128, 64))
