@@ -137,6 +137,12 @@ def test_features_only() -> None:
     assert kinds(convert(small_volo(features_only=True)))[0] is E
 
 
+def test_a_pruned_volo() -> None:
+    model = small_volo()
+    model.prune_intermediate_layers([0])
+    assert kinds(convert(model)) == [E]
+
+
 def test_inside_another_module() -> None:
     model = nn.ModuleDict({"image": small_swin(), "depth": small_swin(depths=(1, 1)), "volo": small_volo()})
     convert(model)

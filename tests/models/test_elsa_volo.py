@@ -106,6 +106,16 @@ def test_swapped_back_it_is_volo() -> None:
     assert torch.equal(ours(images), theirs(images))
 
 
+def test_training_mode_swapped_back_is_volos() -> None:
+    ours, theirs = swapped_back(pos_drop_rate=0.3, attn_drop_rate=0.2, drop_path_rate=0.2)
+    images = torch.randn(2, 3, 224, 224)
+    results = []
+    for model in (ours, theirs):
+        torch.manual_seed(1)
+        results.append(model.train()(images))
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("size", [(224, 224), (256, 320), (192, 640), (231, 239), (16, 16)])
 def test_any_size_by_interpolation(size: tuple[int, int]) -> None:
     """As timm's VOLO of that size with the position embeddings resampled once."""
@@ -248,10 +258,13 @@ def test_parameter_groups() -> None:
 def test_gradient_checkpointing_changes_nothing(backend: Any) -> None:
     model = small_model().to(backend.device)
     images = torch.randn(2, 3, 64, 64, device=backend.device)
-    gradients = []
+    gradients: list[tuple[Tensor, ...]] = []
+    passes: list[nn.Module] = []
+    model.network[0].register_forward_pre_hook(lambda module, args: passes.append(module))
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
         gradients.append(torch.autograd.grad(model(images).square().sum(), list(model.parameters())))
+    assert len(passes) == 1 + 2  # the blocks run again in the backward
     assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
 
 
