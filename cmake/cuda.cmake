@@ -33,5 +33,3 @@ foreach(size ${ELSA_KERNEL_SIZES})
   target_include_directories(cuda_k${size} PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
   target_link_libraries(elsa_cuda PRIVATE cuda_k${size})
 endforeach()
-
-install(TARGETS elsa_cuda DESTINATION elsa_ext)
