@@ -87,7 +87,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
-	$(pip) install pytest hypothesis
+	$(pip) install pytest hypothesis onnx onnxruntime onnxscript
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/package.stamp
