@@ -18,7 +18,7 @@ build_options := --no-build-isolation -C cmake.define.CMAKE_COMPILE_WARNING_AS_E
 native_options := $(build_options) -C build-dir=build/native -C cmake.define.ELSA_CUDA=$(ELSA_CUDA)
 sources := pyproject.toml CMakeLists.txt README.md LICENSE tests/emulation/CMakeLists.txt \
   $(shell find cmake include src python/elsa_ext -type f -not -name '*.pyc')
-native_sources := $(shell find include src tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+native_sources := $(shell find include src tests/emulation docs/deployment -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
@@ -87,7 +87,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
-	$(pip) install pytest hypothesis
+	$(pip) install pytest hypothesis onnx onnxruntime onnxscript
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/package.stamp

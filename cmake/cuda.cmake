@@ -26,12 +26,11 @@ add_library(elsa_cuda SHARED ${cuda_ops} src/ops/cuda_library.cpp src/cuda/ghost
                              src/cuda/hadamard_attention_any.cu)
 target_compile_definitions(elsa_cuda PRIVATE USE_CUDA)
 target_include_directories(elsa_cuda PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
-target_link_libraries(elsa_cuda PRIVATE torch_stable torch_cuda_stub CUDA::cudart_static)
+# By file: as a target it would have to be installed with elsa_cuda.
+target_link_libraries(elsa_cuda PRIVATE torch_stable $<TARGET_FILE:torch_cuda_stub> CUDA::cudart_static)
 foreach(size ${ELSA_KERNEL_SIZES})
   add_library(cuda_k${size} OBJECT src/cuda/ghost_head.cu src/cuda/hadamard_attention.cu)
   target_compile_definitions(cuda_k${size} PRIVATE ELSA_KERNEL_SIZE=${size})
   target_include_directories(cuda_k${size} PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
   target_link_libraries(elsa_cuda PRIVATE cuda_k${size})
 endforeach()
-
-install(TARGETS elsa_cuda DESTINATION elsa_ext)

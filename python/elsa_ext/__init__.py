@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from . import compat, nn, reference
-from ._library import build_info
+from ._library import build_info, cmake_prefix_path
 from .backend import use_backend
 from .ops.ghost_head import GhostHeadFunction, ghost_head
 from .ops.hadamard_attention import HadamardAttentionFunction, hadamard_attention
@@ -14,6 +14,7 @@ __all__ = [
     "GhostHeadFunction",
     "HadamardAttentionFunction",
     "build_info",
+    "cmake_prefix_path",
     "compat",
     "ghost_head",
     "hadamard_attention",

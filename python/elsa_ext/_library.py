@@ -9,6 +9,9 @@ from . import _C
 _FOLDER = Path(_C.__file__).parent
 CPU_LIBRARY = next(_FOLDER.glob("libelsa_cpu.*"))
 
+cmake_prefix_path = str(_FOLDER / "share" / "cmake")
+"""What CMake's ``find_package(elsa_ext)`` needs in ``CMAKE_PREFIX_PATH``."""
+
 
 def _load_cuda() -> str:
     """Load the CUDA kernels if this torch can use them, and return what came of it."""

@@ -207,7 +207,7 @@ def test_bad_arguments(changed: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 6, 12), (2, 12, 6, 7)])
 def test_bad_input(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"ELSA: the input must have shape \(B, H, W, 12\), got \(2, "):
+    with pytest.raises(ValueError, match=r"ELSA: the input must have shape \(B, H, W, 12\), got \[2, "):
         ELSA(12, 2)(torch.zeros(shape))
 
 

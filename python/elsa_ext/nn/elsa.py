@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ class ELSA(nn.Module):
         self.kernel_size = kernel_size
         self.stride = stride
         self.dilation = dilation
-        self.scale = qk_scale or (dim_v // num_heads) ** -0.5
+        self.scale = float(qk_scale or (dim_v // num_heads) ** -0.5)
         self.group_width = group_width
         self.groups = groups
         self.lam = lam
@@ -117,7 +117,8 @@ class ELSA(nn.Module):
         self.pre_proj = nn.Conv2d(dim, 2 * dim_qk + dim_v, 1, bias=qkv_bias, **factory)
         padding = kernel_size // 2 * dilation
         conv_groups = dim_qk // group_width
-        self.attn = nn.Sequential(
+        # Any, for its parts are read by index and TorchScript has no cast.
+        self.attn: Any = nn.Sequential(
             nn.Conv2d(dim_qk, dim_qk, kernel_size, padding=padding, dilation=dilation, groups=conv_groups, **factory),
             nn.GELU(),
             nn.Conv2d(dim_qk, num_heads * taps, 1, groups=groups, **factory),
@@ -141,19 +142,20 @@ class ELSA(nn.Module):
 
     def _ghost_matrices(self) -> tuple[Tensor | None, Tensor | None]:
         """View ``ghost_head`` as the matrices mul and add, each (dim_v, K, K) or None."""
-        if self.ghost_head is None:
+        parameter = self.ghost_head  # TorchScript narrows the type of a variable alone
+        if parameter is None:
             return None, None
-        matrices = self.ghost_head.flatten(0, -4)
+        matrices = parameter.flatten(0, -4)
         return matrices[0] if self.lam else None, matrices[-1] if self.gamma else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) to (B, H // stride, W // stride, dim)."""
         if x.ndim != 4 or x.shape[-1] != self.dim:
-            raise ValueError(f"ELSA: the input must have shape (B, H, W, {self.dim}), got {tuple(x.shape)}")
+            raise ValueError(f"ELSA: the input must have shape (B, H, W, {self.dim}), got {list(x.shape)}")
         # A linear layer keeps the map channels-last: query, key and value are views of its result, never copies.
         qkv = F.linear(x, self.pre_proj.weight.flatten(1), self.pre_proj.bias).permute(0, 3, 1, 2)
         query, key, value = torch.split(qkv, [self.dim_qk, self.dim_qk, self.dim_v], dim=1)
-        conv, proj = cast(nn.Conv2d, self.attn[0]), cast(nn.Conv2d, self.attn[2])
+        conv, proj = self.attn[0], self.attn[2]
         attn = hadamard_attention(
             query,
             key,

@@ -21,13 +21,13 @@ class DropPath(nn.Module):
         super().__init__()
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"DropPath: p must be in [0, 1], got {p}")
-        self.p = p
+        self.p = float(p)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop samples of ``x``, whose first dimension is the batch."""
         if not self.training or self.p == 0.0:
             return x
-        return x * F.dropout(x.new_ones(x.shape[0], *(1,) * (x.ndim - 1)), self.p)
+        return x * F.dropout(x.new_ones([x.shape[0]] + [1] * (x.ndim - 1)), self.p)
 
     def extra_repr(self) -> str:
         """Show ``p``."""

@@ -278,3 +278,5 @@ torch.library.register_autograd("elsa::ghost_head_backward", _second_gradients, 
 torch.library.register_vmap("elsa::ghost_head", _vmap)
 torch.library.register_vmap("elsa::ghost_head_backward", _vmap_backward)
 autocast.register(_forward, casts=2)
+# TorchScript compiles no function with keyword-only defaults: it takes the op itself.
+torch.jit._builtins._register_builtin(ghost_head, "elsa::ghost_head")

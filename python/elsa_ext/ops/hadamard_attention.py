@@ -251,3 +251,5 @@ torch.library.register_autograd(
 torch.library.register_vmap("elsa::hadamard_attention", _vmap)
 torch.library.register_vmap("elsa::hadamard_attention_backward", _vmap_backward)
 autocast.register(_forward, casts=6)
+# TorchScript compiles no function with keyword-only defaults: it takes the op itself.
+torch.jit._builtins._register_builtin(hadamard_attention, "elsa::hadamard_attention")

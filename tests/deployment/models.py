@@ -1,0 +1,52 @@
+"""The models that are deployed, and a process that has torch and the op library alone to run them in."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import elsa_ext
+import timm
+import torch
+from timm.layers import set_scriptable
+from torch import Tensor, nn
+
+NAMES = ["elsa_swin_micro"]
+
+
+def create(name: str) -> nn.Module:
+    """A model in eval mode, as timm makes it for TorchScript."""
+    with set_scriptable(True):
+        model = timm.create_model(name).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from zero, where a part that is left out would not be missed
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def images(model: nn.Module, batch: int) -> Tensor:
+    """Noise in the size that a model takes."""
+    return torch.randn(batch, *model.default_cfg["input_size"])
+
+
+SERVER = """
+import sys
+import torch
+library, model, answers = sys.argv[1:]
+torch.ops.load_library(library)
+model = {load}(model)
+with torch.no_grad():
+    for images, logits in torch.load(answers):
+        torch.testing.assert_close(model(images), logits, rtol=1e-4, atol=1e-4)
+assert not {{"elsa_ext", "timm"}} & sys.modules.keys()
+"""
+
+
+def check_served(load: str, path: Path, model: nn.Module) -> None:
+    """Have a fresh process ``load`` a file and answer as ``model`` does, for two sizes of the batch."""
+    answers = path.with_suffix(".answers")
+    with torch.no_grad():
+        torch.save([(given, model(given)) for given in (images(model, 2), images(model, 5))], answers)
+    arguments = [elsa_ext.build_info()["library"], str(path), str(answers)]
+    command = [sys.executable, "-W", "error", "-W", "ignore:`torch.jit", "-c", SERVER.format(load=load), *arguments]
+    server = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert server.returncode == 0, server.stderr
