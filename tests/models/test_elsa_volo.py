@@ -134,7 +134,11 @@ def test_set_input_size() -> None:
     assert model.pos_embed.shape == (1, 6, 8, 32)
     assert not model.pos_embed.requires_grad
     torch.testing.assert_close(model(images), interpolated)
-    assert get_model_input_config(model)["input_size"] == (3, 96, 128)
+    config = get_model_input_config(model)
+    assert (config["input_size"], config["fixed_input_size"]) == ((3, 96, 128), False)
+    model.prune_intermediate_layers([0])
+    model.set_input_size(64)
+    assert get_model_input_config(model)["input_size"] == (3, 64, 64)
 
 
 @pytest.mark.parametrize("mix_token", [False, True])

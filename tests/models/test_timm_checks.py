@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from timm.models import get_notrace_functions, get_notrace_modules
+from timm.models._input import get_model_input_config
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -75,6 +76,7 @@ def test_default_cfg(name: str) -> None:
         assert bare(given).shape == features.shape
     assert create(name, num_classes=0).eval()(given).shape == before_logits.shape
 
+    assert get_model_input_config(model)["fixed_input_size"] is False
     classifiers = cfg["classifier"] if isinstance(cfg["classifier"], tuple) else (cfg["classifier"],)
     for layer in (*classifiers, cfg["first_conv"]):
         assert f"{layer}.weight" in state_dict

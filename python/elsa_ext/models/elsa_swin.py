@@ -66,6 +66,7 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "pool_size": (7, 7),
         "crop_pct": 0.9,
         "interpolation": "bicubic",
+        "fixed_input_size": True,
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "patch_embed.proj",
@@ -110,7 +111,6 @@ def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dic
 def elsa_swin_micro(pretrained: bool = False, **kwargs: Any) -> ELSASwin:
     """ELSA-Swin of three stages for 32x32 images, under a million parameters."""
     args = {
-        "img_size": 32,
         "patch_size": 2,
         "window_size": 4,
         "embed_dim": 32,

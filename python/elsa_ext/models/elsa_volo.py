@@ -57,6 +57,7 @@ class ELSAVOLO(VOLO):
         **volo: Any,
     ) -> None:
         super().__init__(img_size=img_size, **volo)  # type: ignore[arg-type]  # timm takes a pair, too
+        self.dynamic_img_size = True  # timm reads from it that the model takes other sizes than img_size
         convert(self, kernel_size=kernel_size, qk_scale=qk_scale, group_width=group_width, lam=lam, gamma=gamma)
 
     @torch.jit.ignore
@@ -64,9 +65,9 @@ class ELSAVOLO(VOLO):
         """Resample the position embeddings for images of another size."""
         height, width = to_2tuple(img_size)
         stride = self.feature_info[-1]["reduction"]
-        with torch.no_grad():
-            resampled = _resample(self.pos_embed, height // stride, width // stride)
-        self.pos_embed = nn.Parameter(resampled.contiguous(), requires_grad=self.pos_embed.requires_grad)
+        if self.pos_embed is not None:  # as prune_intermediate_layers may leave it
+            resampled = _resample(self.pos_embed.detach(), height // stride, width // stride)
+            self.pos_embed = nn.Parameter(resampled.contiguous(), requires_grad=self.pos_embed.requires_grad)
         update_model_input_size(self, (height, width))
 
     def _stages(self, x: Tensor, taken: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
@@ -130,6 +131,7 @@ _CFG = {
     "pool_size": None,
     "crop_pct": 0.96,
     "interpolation": "bicubic",
+    "fixed_input_size": True,
     "mean": IMAGENET_DEFAULT_MEAN,
     "std": IMAGENET_DEFAULT_STD,
     "first_conv": "patch_embed.conv.0",
