@@ -37,7 +37,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
 
 def train(model: nn.Module, picture: Tensor, masks: Tensor, steps: int) -> None:
-    """Fit ``model`` to flips of ``picture`` in changing light."""
+    """Fit ``model`` to flips of ``picture`` in changing light, and print the mean losses since the last print."""
     augment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -53,20 +53,23 @@ def train(model: nn.Module, picture: Tensor, masks: Tensor, steps: int) -> None:
     }
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-4, total_steps=steps)
+    recent: list[Tensor] = []
     model.train()
     print("step   loss  classes  boxes  masks  RPN objects  RPN boxes")
     for step in range(1, steps + 1):
         image, changed = augment(Image(picture), target)
-        losses = model([image], [changed])
-        loss = torch.stack(list(losses.values())).sum()
+        losses = torch.stack(list(model([image], [changed]).values()))
+        recent.append(losses.detach())
         optimizer.zero_grad()
-        loss.backward()
+        losses.sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step == 1 or step % 10 == 0 or step == steps:
-            parts = (f"{part.item():{w}.3f}" for part, w in zip(losses.values(), (7, 5, 5, 11, 9), strict=True))
-            print(f"{step:4d}  {loss.item():5.3f}  {'  '.join(parts)}", flush=True)
+            means = torch.stack(recent).mean(0).tolist()
+            parts = (f"{mean:{width}.3f}" for mean, width in zip(means, (7, 5, 5, 11, 9), strict=True))
+            print(f"{step:4d}  {sum(means):5.3f}  {'  '.join(parts)}", flush=True)
+            recent.clear()
 
 
 @torch.inference_mode()
