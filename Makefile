@@ -87,7 +87,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
-	$(pip) install pytest hypothesis onnx onnxruntime onnxscript
+	$(pip) install '$(TORCH)' torchvision 'segmentation-models-pytorch>=0.5' scikit-image onnx onnxruntime onnxscript pytest hypothesis
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/package.stamp

@@ -1,0 +1,103 @@
+"""torchvision's Mask R-CNN on the features of ELSA-Swin; imported by its own name, since it calls torchvision's ops."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import FeatureListNet
+from torch import Tensor, nn
+
+from .checkpoint import load_official_checkpoint
+
+try:
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.ops import FeaturePyramidNetwork
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+except ModuleNotFoundError as error:
+    if error.name != "torchvision":
+        raise
+    raise ImportError("elsa_ext.models.detection needs torchvision: pip install 'elsa-ext[detection]'") from None
+
+Weights = str | os.PathLike[str] | Mapping[str, Any]
+
+
+class NormalizedFPN(nn.Module):
+    """A feature pyramid over channels-last maps, each of which has a LayerNorm of its own first.
+
+    Images (B, 3, H, W), H and W multiples of the patch size, to maps (B, out_channels, ⌈H/s⌉, ⌈W/s⌉) of strides s,
+    named "0", "1", … by stage, and "pool", the coarsest of them at half its size. The residual stream that a stage
+    passes on is not normalised: the detectors of Swin and ELSA normalise what they take from it, and so does this.
+
+    Args:
+        body: A channels-last timm model, made with ``features_only=True``.
+        out_channels: Channels of every map.
+    """
+
+    def __init__(self, body: FeatureListNet, out_channels: int = 256) -> None:
+        super().__init__()
+        channels = body.feature_info.channels()
+        self.body = body
+        self.norms = nn.ModuleList(map(nn.LayerNorm, channels))
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, LastLevelMaxPool())
+        self.out_channels = out_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the pyramid of ``images``."""
+        stages = zip(self.norms, self.body(images), strict=True)
+        maps: dict[str, Tensor] = self.fpn({str(i): norm(x).permute(0, 3, 1, 2) for i, (norm, x) in enumerate(stages)})
+        return maps
+
+
+def elsa_swin_fpn_backbone(
+    model: str = "elsa_swin_tiny", *, weights: Weights | None = None, out_channels: int = 256, **arguments: Any
+) -> NormalizedFPN:
+    """Make a backbone for torchvision's detectors: an ELSA-Swin for images of any size, and a feature pyramid over it.
+
+    Args:
+        model: A name in timm's registry, of a model with four stages.
+        weights: Of the classifier, as `load_official_checkpoint` takes them; its head is dropped. None: random ones.
+        out_channels: Channels of every map.
+        **arguments: Of ``timm.create_model``: ``drop_path_rate``, ``depths``, …. ``num_classes`` is that of the
+            classifier whose ``weights`` these are.
+
+    Raises:
+        ValueError: ``weights`` do not fit the classifier.
+        OSError: The file ``weights`` cannot be read.
+
+    Example:
+        >>> FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
+    """
+    classifier = timm.create_model(model, **{"dynamic_img_size": True, **arguments})
+    if weights is not None:
+        load_official_checkpoint(classifier, weights)
+    # What timm makes for features_only=True, which would read the weights without complaint about any that do not fit.
+    body = FeatureListNet(classifier, out_indices=(0, 1, 2, 3), output_fmt="NHWC", flatten_sequential=True)
+    return NormalizedFPN(body, out_channels)
+
+
+def mask_rcnn_elsa_swin_tiny(
+    *, num_classes: int = 91, weights_backbone: Weights | None = None, drop_path_rate: float = 0.2, **mask_rcnn: Any
+) -> MaskRCNN:
+    """Make torchvision's Mask R-CNN with a feature pyramid over ELSA-Swin-T, as in the paper's experiments on COCO.
+
+    No layer is frozen: ELSA-Swin has no batch statistics that a small batch could spoil.
+
+    Args:
+        num_classes: Classes with the background, which is class 0.
+        weights_backbone: Of a classifier of 1000 classes, as `load_official_checkpoint` takes them. None: random ones.
+        drop_path_rate: Stochastic depth; the paper's code has 0.2 for 36 epochs, 0.1 for 12.
+        **mask_rcnn: What torchvision's ``MaskRCNN`` takes: ``min_size``, ``max_size``, ``image_mean``, ….
+
+    Returns:
+        In training ``model(images, targets)`` is a dict of five losses, in evaluation ``model(images)`` a list of dicts
+        of ``boxes``, ``labels``, ``scores`` and ``masks``, one per image.
+
+    Raises:
+        ValueError: ``weights_backbone`` do not fit the classifier.
+        OSError: The file ``weights_backbone`` cannot be read.
+
+    Source: Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 4.2.
+    """
+    backbone = elsa_swin_fpn_backbone("elsa_swin_tiny", weights=weights_backbone, drop_path_rate=drop_path_rate)
+    return MaskRCNN(backbone, num_classes, **mask_rcnn)
