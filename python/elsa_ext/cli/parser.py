@@ -82,7 +82,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--model",
         default="elsa_swin_micro",
         metavar="NAME",
-        help="elsa_swin_micro, _tiny, _small, _base, or any model of timm (default: %(default)s)",
+        help="elsa_swin_micro, _tiny, _small, _base, elsa_volo_d1 to _d5, or any model of timm (default: %(default)s)",
     )
     parser.add_argument(
         "--image-size",

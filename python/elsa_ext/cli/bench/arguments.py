@@ -147,7 +147,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         help="models of timm to compare with; formula is the same model with the ops in plain PyTorch; none "
-        "(default: the Swin of the same size, and formula)",
+        "(default: the Swin or VOLO of the same size, and formula)",
     )
     group.add_argument(
         "--image-size",

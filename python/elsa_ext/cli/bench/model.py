@@ -15,7 +15,8 @@ from .counting import count_multiply_adds
 INFERENCE = "inference"
 TRAINING = "training step"
 CLASSES = 1000
-SWIN = {f"elsa_swin_{size}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")}
+PEERS = {f"elsa_swin_{size}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")}
+PEERS |= {f"elsa_volo_d{size}": f"volo_d{size}_224" for size in range(1, 6)}
 
 
 def comparisons(args: argparse.Namespace, device: torch.device) -> list[Comparison]:
@@ -26,7 +27,7 @@ def comparisons(args: argparse.Namespace, device: torch.device) -> list[Comparis
 def compare(name: str, args: argparse.Namespace, device: torch.device) -> Comparison:
     """Return the comparison of one model."""
     height, width = input_config(name, args.image_size)["input_size"][1:]
-    baselines = [SWIN.get(name, "timm"), "formula"] if args.baselines is None else args.baselines
+    baselines = [PEERS.get(name, "timm"), "formula"] if args.baselines is None else args.baselines
     baselines = [] if "none" in baselines else list(dict.fromkeys(baselines))
     for baseline in baselines:
         if baseline not in ("timm", "formula"):
