@@ -10,13 +10,21 @@ import torch
 from timm.layers import set_scriptable
 from torch import Tensor, nn
 
-NAMES = ["elsa_swin_micro"]
+MODELS = {
+    "elsa_swin_micro": {},
+    "elsa_volo_d1": {
+        "layers": (1, 1, 1, 1),
+        "embed_dims": (32, 64, 64, 64),
+        "num_heads": (2, 4, 4, 4),
+        "pretrained_cfg_overlay": {"input_size": (3, 64, 64), "num_classes": 10},
+    },
+}
 
 
 def create(name: str) -> nn.Module:
     """A model in eval mode, as timm makes it for TorchScript."""
     with set_scriptable(True):
-        model = timm.create_model(name).eval()
+        model = timm.create_model(name, **MODELS[name]).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # away from zero, where a part that is left out would not be missed
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -15,7 +15,7 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_inference(name: str) -> None:
     model = models.create(name)
     given = models.images(model, 2)
@@ -23,7 +23,7 @@ def test_inference(name: str) -> None:
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(given), model(given), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_training_step(name: str) -> None:
     model = models.create(name).train()
     given = models.images(model, 2)

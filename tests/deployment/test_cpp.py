@@ -38,7 +38,7 @@ def classify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "classify"
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_program_answers_as_the_model(name: str, classify: Path, tmp_path: Path) -> None:
     model = models.create(name)
     images = models.images(model, 3)

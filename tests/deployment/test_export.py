@@ -12,7 +12,7 @@ from torch.export import Dim
 BATCH = ({0: Dim("batch")},)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_package_is_served(name: str, tmp_path: Path) -> None:
     model = models.create(name)
     program = torch.export.export(model, (models.images(model, 3),), dynamic_shapes=BATCH)
@@ -21,7 +21,7 @@ def test_package_is_served(name: str, tmp_path: Path) -> None:
     models.check_served("torch._inductor.aoti_load_package", path, model)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_onnx(name: str, tmp_path: Path) -> None:
     model = models.create(name)
     path = tmp_path / "model.onnx"

@@ -80,13 +80,13 @@ def test_scripted_functions_are_the_ops() -> None:
     torch.testing.assert_close(scripted(*given), attend(*given), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 def test_scripted_model_trains(name: str) -> None:
     model = models.create(name).train()
     check_as_eager(torch.jit.script(model), model, models.images(model, 2))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize("how", ["script", "trace", "freeze"])
 def test_served(name: str, how: str, tmp_path: Path) -> None:
     model = models.create(name)
