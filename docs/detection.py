@@ -122,6 +122,8 @@ def main() -> None:
         "--output", type=Path, default=Path("coins.png"), help="picture to write (default: %(default)s)"
     )
     args = parser.parse_args()
+    if not args.output.parent.is_dir():
+        parser.error(f"--output: no folder {args.output.parent}")
 
     torch.manual_seed(0)
     picture, masks = load_coins()

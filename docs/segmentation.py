@@ -97,6 +97,8 @@ def main() -> None:
         "--output", type=Path, default=Path("tissue.png"), help="picture to write (default: %(default)s)"
     )
     args = parser.parse_args()
+    if not args.output.parent.is_dir():
+        parser.error(f"--output: no folder {args.output.parent}")
 
     torch.manual_seed(0)
     picture, classes = load_section()

@@ -232,3 +232,14 @@ def test_normalized_fpn_of_another_model() -> None:
         "swin_tiny_patch4_window7_224", features_only=True, dynamic_img_size=True, embed_dim=12, depths=(1, 1, 1, 1)
     )
     assert NormalizedFPN(body, 8)(torch.rand(1, 3, 64, 64))["3"].shape == (1, 8, 2, 2)
+
+
+def test_example_refuses_a_missing_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--output", str(tmp_path / "nowhere" / "picture.png")])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(f"error: --output: no folder {tmp_path / 'nowhere'}\n")

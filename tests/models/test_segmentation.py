@@ -111,3 +111,14 @@ def test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert " of the pixels right, IoU background " in table[4]
     assert Image.open(picture).convert("RGB").getextrema() != ((255, 255),) * 3
     assert list(tmp_path.iterdir()) == [picture]
+
+
+def test_example_refuses_a_missing_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--output", str(tmp_path / "nowhere" / "picture.png")])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(f"error: --output: no folder {tmp_path / 'nowhere'}\n")

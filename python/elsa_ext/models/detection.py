@@ -97,7 +97,7 @@ def mask_rcnn_elsa_swin_tiny(
         ValueError: ``weights_backbone`` do not fit the classifier.
         OSError: The file ``weights_backbone`` cannot be read.
 
-    Source: Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 4.2.
+    Source: Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786.
     """
     backbone = elsa_swin_fpn_backbone("elsa_swin_tiny", weights=weights_backbone, drop_path_rate=drop_path_rate)
     return MaskRCNN(backbone, num_classes, **mask_rcnn)
