@@ -107,7 +107,6 @@ def main() -> None:
         encoder_name="tu-elsa_swin_tiny",
         encoder_weights=None,
         classes=len(CLASSES),
-        dynamic_img_size=True,  # crops to train on, the whole picture in the end
         drop_path_rate=0.0,
     )
     half = classes.shape[1] // 2

@@ -78,7 +78,7 @@ def test_pyramid(height: int, width: int) -> None:
 
 def test_pyramid_is_of_normalised_features() -> None:
     backbone = elsa_swin_fpn_backbone(**SMALL, out_channels=20).eval()
-    features = timm.create_model("elsa_swin_tiny", features_only=True, dynamic_img_size=True, **SMALL).eval()
+    features = timm.create_model("elsa_swin_tiny", features_only=True, **SMALL).eval()
     features.load_state_dict(backbone.body.state_dict())
     images = torch.rand(1, 3, 100, 68)
     maps = {str(i): nn.functional.layer_norm(x, x.shape[-1:]).movedim(-1, 1) for i, x in enumerate(features(images))}

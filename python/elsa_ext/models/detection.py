@@ -68,7 +68,7 @@ def elsa_swin_fpn_backbone(
     Example:
         >>> FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
     """
-    classifier = timm.create_model(model, **{"dynamic_img_size": True, **arguments})
+    classifier = timm.create_model(model, **arguments)
     if weights is not None:
         load_official_checkpoint(classifier, weights)
     # What timm makes for features_only=True, which would read the weights without complaint about any that do not fit.
