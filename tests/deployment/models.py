@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import elsa_ext
+import pytest
 import timm
 import torch
 from timm.layers import set_scriptable
@@ -19,6 +20,13 @@ MODELS = {
         "pretrained_cfg_overlay": {"input_size": (3, 64, 64), "num_classes": 10},
     },
 }
+
+# What torch's own compilers say of torch: that TorchScript is deprecated (people still serve from it), that a buffer is
+# read-only, that a pytree function is to be called otherwise; and that a trace holds to the size that timm checks.
+IGNORED = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in ("`torch.jit", "The given buffer is not writable", "`isinstance.treespec, LeafSpec")
+] + [pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")]
 
 
 def create(name: str) -> nn.Module:
@@ -39,6 +47,7 @@ def images(model: nn.Module, batch: int) -> Tensor:
 SERVER = """
 import sys
 import torch
+import torch._inductor.codecache  # torch 2.10 uses it and does not import it
 library, model, answers = sys.argv[1:]
 torch.ops.load_library(library)
 model = {load}(model)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from deployment import models
 
+pytestmark = models.IGNORED
+
 
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> Iterator[None]:

@@ -12,7 +12,7 @@ from deployment import models
 
 PROGRAM = Path(__file__).parents[2] / "docs" / "deployment"
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
+pytestmark = models.IGNORED
 
 
 def run(*command: str | Path) -> str:

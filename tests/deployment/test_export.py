@@ -9,6 +9,8 @@ import torch
 from deployment import models
 from torch.export import Dim
 
+pytestmark = models.IGNORED
+
 BATCH = ({0: Dim("batch")},)
 
 

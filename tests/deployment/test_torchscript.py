@@ -11,11 +11,7 @@ from elsa_ext.nn import ELSA, ELSABlock
 from elsa_ext.nn.layers import DropPath
 from torch import Tensor, nn
 
-# That TorchScript is deprecated, and that a trace holds to the size of its images, as timm's models check it.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit"),
-    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
-]
+pytestmark = models.IGNORED
 
 RUNS = 3  # the first ones profile, the last one runs the optimised graph
 
