@@ -202,6 +202,15 @@ def test_any_image_size(size: tuple[int, int]) -> None:
     assert torch.equal(model(images), model(padded))
 
 
+@pytest.mark.parametrize("size", [(224, 224), (256, 320), (192, 640)])
+def test_features(size: tuple[int, int]) -> None:
+    model = timm.create_model("elsa_swin_tiny", features_only=True, embed_dim=12, depths=(1, 1, 2, 2)).eval()
+    assert model.feature_info.channels() == [12, 24, 48, 96]
+    assert model.feature_info.reduction() == [4, 8, 16, 32]
+    for taken, channels, stride in zip(model(torch.zeros(1, 3, *size)), (12, 24, 48, 96), (4, 8, 16, 32), strict=True):
+        assert taken.shape == (1, size[0] // stride, size[1] // stride, channels)
+
+
 def test_one_image_size() -> None:
     model = timm.create_model("elsa_swin_micro", dynamic_img_size=False)
     with pytest.raises(AssertionError, match="Input height"):
