@@ -44,6 +44,15 @@ def test_forward_with_and_without_checkpointing(name: str) -> None:
     torch.testing.assert_close(model(given), logits, rtol=1e-4, atol=1e-5)
 
 
+@one_of_each
+def test_channels_last(name: str) -> None:
+    model = create(name).eval()
+    given = images(name, 2)
+    logits = model(given)
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(given.to(memory_format=torch.channels_last)), logits, rtol=1e-4, atol=1e-5)
+
+
 @every_model
 def test_backward_reaches_every_parameter(name: str) -> None:
     model = create(name, num_classes=42).train()

@@ -230,6 +230,21 @@ def test_device_and_dtype() -> None:
     assert module.ghost_head.float().std() > 0.1
 
 
+@pytest.mark.parametrize(("lam", "gamma"), [(0, 1), (1, 0), (1, 1), (0, 0)])
+def test_memory_format(lam: int, gamma: float) -> None:
+    module = ELSA(16, 2, lam=lam, gamma=gamma)
+    x = torch.randn(2, 5, 6, 16)
+    expected = module(x)
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    module.to(memory_format=torch.channels_last)
+    assert module.attn[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    assert torch.equal(module(x), expected)
+    module.to(dtype=torch.float64, memory_format=torch.contiguous_format)
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float64}
+
+
 def test_empty_batch(backend: Any) -> None:
     module = ELSA(12, 2).to(backend.device)
     out = module(torch.zeros(0, 6, 7, 12, device=backend.device))

@@ -140,6 +140,14 @@ class ELSA(nn.Module):
         if ghost_add is not None:
             nn.init.trunc_normal_(ghost_add, std=0.02)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ELSA":
+        """Give ``fn`` four dimensions of ``ghost_head``: ``.to(memory_format=torch.channels_last)`` takes no five."""
+
+        def apply(tensor: Tensor) -> Tensor:
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2]) if tensor.ndim == 5 else fn(tensor)
+
+        return super()._apply(apply, recurse)
+
     def _ghost_matrices(self) -> tuple[Tensor | None, Tensor | None]:
         """View ``ghost_head`` as the matrices mul and add, each (dim_v, K, K) or None."""
         parameter = self.ghost_head  # TorchScript narrows the type of a variable alone
