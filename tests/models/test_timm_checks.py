@@ -3,6 +3,7 @@
 Checks of timm 1.0.31's ``tests/test_models.py``, restated.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,20 @@ def test_default_cfg(name: str) -> None:
     classifiers = cfg["classifier"] if isinstance(cfg["classifier"], tuple) else (cfg["classifier"],)
     for layer in (*classifiers, cfg["first_conv"]):
         assert f"{layer}.weight" in state_dict
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's resize of relative position tables
+@pytest.mark.parametrize("name", ["elsa_swin_tiny", "elsa_volo_d1"])
+def test_weights_of_another_image_size(name: str, tmp_path: Path) -> None:
+    trained = create(name, num_classes=3)
+    torch.save(trained.state_dict(), tmp_path / "weights.pth")
+    source = {"file": str(tmp_path / "weights.pth"), "num_classes": 3}
+    loaded = create(name, num_classes=3, pretrained=True, pretrained_cfg_overlay=source, img_size=(128, 96)).eval()
+    again = create(name, num_classes=3, pretrained=True, pretrained_cfg_overlay=source)
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in trained.state_dict().items())
+    trained.eval().set_input_size((128, 96))
+    given = torch.randn(1, 3, 128, 96)
+    torch.testing.assert_close(loaded(given), trained(given))
 
 
 def assert_like_the_feature_info(maps: list[Tensor], info: Any, given: Tensor, channels_last: bool) -> None:

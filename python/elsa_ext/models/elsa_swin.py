@@ -11,7 +11,7 @@ from timm.data import (
 )
 from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 
 from .checkpoint import convert_official
 from .convert import convert
@@ -100,7 +100,7 @@ def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dic
         ELSASwin,
         variant,
         pretrained,
-        pretrained_filter_fn=lambda state_dict, model: convert_official(state_dict),
+        pretrained_filter_fn=lambda state_dict, model: checkpoint_filter_fn(convert_official(state_dict), model),
         feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
         **args,
     )

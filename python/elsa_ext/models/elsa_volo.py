@@ -141,11 +141,22 @@ _CFG = {
 default_cfgs = generate_default_cfgs({f"elsa_volo_d{size}.untrained": _CFG for size in range(1, 6)})
 
 
+def _fit_positions(state_dict: dict[str, Tensor], model: ELSAVOLO) -> dict[str, Tensor]:
+    """Resample the position embeddings of a checkpoint for the image size of the model."""
+    size = model.pos_embed.shape[1:3]
+    return {name: _resample(tensor, *size) if name == "pos_embed" else tensor for name, tensor in state_dict.items()}
+
+
 def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dict[str, Any]) -> ELSAVOLO:
     args = {**args, **overrides}
     out_indices = args.pop("out_indices", 3)
     model: ELSAVOLO = build_model_with_cfg(
-        ELSAVOLO, variant, pretrained, feature_cfg={"out_indices": out_indices, "feature_cls": "getter"}, **args
+        ELSAVOLO,
+        variant,
+        pretrained,
+        pretrained_filter_fn=_fit_positions,
+        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        **args,
     )
     return model
 
