@@ -97,7 +97,7 @@ struct HadamardPlan {
 };
 
 // One call, forward or backward, in the accumulation type but for the maps of the op itself. What a kernel does not
-// mention is absent.
+// mention is absent; a gradient whose pointer is null is one that nobody asked for.
 struct HadamardCall {
   HadamardPlan plan;
   double scale;
@@ -108,6 +108,10 @@ struct HadamardCall {
   MapView grad{}, grad_conv{}, grad_query{}, grad_key{};  // grad_conv: of the convolution's output, channels-last
   void* partial = nullptr;                                // [chunks][partial_size]
   void *grad_conv_weight = nullptr, *grad_conv_bias = nullptr, *grad_proj_weight = nullptr, *grad_proj_bias = nullptr;
+
+  bool needs_maps() const { return grad_query.data != nullptr || grad_key.data != nullptr; }
+  bool needs_conv() const { return grad_conv_weight != nullptr || grad_conv_bias != nullptr; }
+  bool needs_proj() const { return grad_proj_weight != nullptr || grad_proj_bias != nullptr; }
 
   int64_t packed_size() const {
     return plan.conv_size() + plan.conv_bias_size() +
@@ -125,7 +129,7 @@ struct HadamardKernels {
   void (*pack)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
   // attn from query, key and packed; units are tiles.
   void (*forward)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
-  // grad_conv and partial from query, key, packed, attn and grad; units are chunks of tiles.
+  // grad_conv, if a map needs it, and partial from query, key, packed, attn and grad; units are chunks of tiles.
   void (*backward)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
   // grad_query and grad_key from query, key, packed and grad_conv; units are tiles.
   void (*adjoint)(const HadamardCall&, int64_t first_unit, int64_t last_unit);
@@ -165,7 +169,7 @@ enum class ConvStep {
 struct HadamardConv {
   HadamardShape shape;
   double scale;
-  MapView query, key, hidden, grad, grad_query, grad_key;
+  MapView query, key, hidden, grad, grad_query, grad_key;  // a gradient that nobody asked for has no data
   const void *weight, *bias;
 };
 

@@ -48,15 +48,17 @@ class Convolution {
     }
   }
 
-  // Add the gradient of the weights to `sum`. work(block, row of the band, to) writes the gradient of the output.
+  // Add the gradient of the weights to `sum`, unless it is null. work(block, row of the band, to) writes the gradient of
+  // the output.
   template <typename Work>
   void gradient(ConvSource<T>& source, const Band& band, T* sum, const Work& work) {
     const int64_t columns = band.tile.columns;
     zero(row_ + columns * block_width<T>, (band.tile.groups() * group_pixels - columns) * block_width<T>);
     for (int64_t block = 0; block < plan_.blocks(); ++block) {
-      choose_block(source, block);
+      if (sum != nullptr) choose_block(source, block);
       for (int64_t y = 0; y < band.rows; ++y) {
         work(block, y, static_cast<T*>(row_));
+        if (sum == nullptr) continue;
         kernels_.gradient(source, block, band.first_row + y, band.tile.groups(), row_, sum + block * block_size());
       }
     }
@@ -173,7 +175,8 @@ void forward_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
   }
 }
 
-// Everything between the inputs and attn is computed again: attn is all that the forward keeps.
+// Everything between the inputs and attn is computed again: attn is all that the forward keeps. Sums that nobody asked
+// for stay zero.
 template <typename T>
 void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk) {
   const HadamardPlan& plan = op.plan;
@@ -212,13 +215,16 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
           const auto grad = pixel_row<T>(op.grad, tile, band.first_row + y, channels, grad_row);
           T* to = grad_logits + y * tile.columns * plan.logits_stride();
           softmax.backward(taps, tile.columns, plan.shape.heads, attn, grad, {to, plan.logits_stride()});
-          for (int64_t x = 0; x < tile.columns; ++x, to += plan.logits_stride()) {
+          for (int64_t x = 0; op.grad_proj_bias != nullptr && x < tile.columns; ++x, to += plan.logits_stride()) {
             for (int64_t k = 0; k < channels; ++k) sums.proj_bias[k] += to[k];
           }
         }
-        project_gradient<T>(plan, band.pixels(), hidden, grad_logits, sums.proj);
+        if (op.grad_proj_weight != nullptr) {
+          project_gradient<T>(plan, band.pixels(), hidden, grad_logits, sums.proj);
+        }
+        if (!op.needs_conv() && !op.needs_maps()) return;
         project_backward<T>(plan, band.pixels(), grad_logits, packed.proj_adjoint, grad_hidden);
-        convolution.gradient(source, band, sums.conv, [&](int64_t block, int64_t y, T* row) {
+        convolution.gradient(source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t block, int64_t y, T* row) {
           const int64_t first = block * block_width<T>, left = plan.shape.channels - first;
           const int64_t from = y * tile.columns * plan.hidden_stride() + first;
           Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
@@ -231,6 +237,7 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
             }
           }
           for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
+          if (!op.needs_maps()) return;
           unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
                         band.first_row + y, tile.first_column, tile.columns, row);
         });

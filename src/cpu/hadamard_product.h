@@ -75,46 +75,48 @@ void pooled_product_row(const HadamardCall& op, int64_t sample, int64_t y, int64
   }
 }
 
-// The gradients of query and key for `count` elements from that of the product.
+// to = scale · grad ⊙ other for `count` elements.
 template <typename T, typename From>
-ELSA_INLINE void product_backward_of(const T* __restrict__ grad, int64_t step, T scale, const From* __restrict__ query,
-                                     int64_t query_step, const From* __restrict__ key, int64_t key_step, int64_t count,
-                                     From* __restrict__ grad_query, int64_t grad_query_step,
-                                     From* __restrict__ grad_key, int64_t grad_key_step) {
+ELSA_INLINE void scaled_by(const From* __restrict__ other, int64_t other_step, const T* __restrict__ grad, int64_t step,
+                           T scale, int64_t count, From* __restrict__ to, int64_t to_step) {
   for (int64_t k = 0; k < count; ++k) {
-    const T g = grad[k * step] * scale;
-    grad_query[k * grad_query_step] = convert<From>(g * convert<T>(key[k * key_step]));
-    grad_key[k * grad_key_step] = convert<From>(g * convert<T>(query[k * query_step]));
+    to[k * to_step] = convert<From>(grad[k * step] * scale * convert<T>(other[k * other_step]));
   }
 }
 
-// The gradients of query and key from that of the pooled product, [pixels][block]. Pixels that the pooling dropped are
-// not written.
+// The gradient of query (where `other` is key) or of key from that of the pooled product, [pixels][block].
+template <typename T, typename From>
+void factor_row_backward(const MapRow<const From>& other, const T* grad, T scale, int64_t pixels, int64_t channels,
+                         const MapRow<From>& to) {
+  constexpr int64_t width = block_width<T>;
+  if (other.channel != 1 || to.channel != 1) {
+    for (int64_t c = 0; c < channels; ++c) {
+      scaled_by(other.data + c * other.channel, other.pixel, grad + c, width, scale, pixels, to.data + c * to.channel,
+                to.pixel);
+    }
+    return;
+  }
+  for (int64_t u = 0; u < pixels; ++u) {
+    scaled_by(other.data + u * other.pixel, 1, grad + u * width, 1, scale, channels, to.data + u * to.pixel, 1);
+  }
+}
+
+// The gradients of query and key that are asked for. Pixels that the pooling dropped are not written.
 template <typename T, typename From>
 void product_row_backward(const HadamardCall& op, int64_t sample, int64_t block, int64_t y, int64_t x, int64_t pixels,
                           const T* grad) {
-  constexpr int64_t width = block_width<T>;
-  const int64_t stride = op.plan.shape.stride, first = block * width;
-  const int64_t left = op.plan.shape.channels - first, channels = left < width ? left : width;
+  const int64_t stride = op.plan.shape.stride, first = block * block_width<T>;
+  const int64_t left = op.plan.shape.channels - first, channels = left < block_width<T> ? left : block_width<T>;
   const T scale = T(op.scale / double(stride * stride));
   for (int64_t part = 0; part < stride * stride; ++part) {
     const int64_t to_y = y * stride + part / stride, to_x = x * stride + part % stride;
-    const MapRow<const From> query(op.query, sample, first, to_y, to_x, stride);
-    const MapRow<const From> key(op.key, sample, first, to_y, to_x, stride);
-    const MapRow<From> grad_query(op.grad_query, sample, first, to_y, to_x, stride);
-    const MapRow<From> grad_key(op.grad_key, sample, first, to_y, to_x, stride);
-    if (query.channel != 1 || key.channel != 1 || grad_query.channel != 1 || grad_key.channel != 1) {
-      for (int64_t c = 0; c < channels; ++c) {
-        product_backward_of(grad + c, width, scale, query.data + c * query.channel, query.pixel,
-                            key.data + c * key.channel, key.pixel, pixels, grad_query.data + c * grad_query.channel,
-                            grad_query.pixel, grad_key.data + c * grad_key.channel, grad_key.pixel);
-      }
-      continue;
-    }
-    for (int64_t u = 0; u < pixels; ++u) {
-      product_backward_of(grad + u * width, 1, scale, query.data + u * query.pixel, 1, key.data + u * key.pixel, 1,
-                          channels, grad_query.data + u * grad_query.pixel, 1, grad_key.data + u * grad_key.pixel, 1);
-    }
+    const auto factor = [&](const MapView& other, const MapView& to) {
+      if (to.data == nullptr) return;
+      factor_row_backward<T, From>({other, sample, first, to_y, to_x, stride}, grad, scale, pixels, channels,
+                                   {to, sample, first, to_y, to_x, stride});
+    };
+    factor(op.key, op.grad_query);
+    factor(op.query, op.grad_key);
   }
 }
 

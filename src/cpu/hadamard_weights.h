@@ -110,7 +110,7 @@ void sum_chunks(const HadamardPlan& plan, const T* from, int64_t count, T* sum) 
   }
 }
 
-// Units are blocks of the convolution, then outputs of the projection.
+// Units are blocks of the convolution, then outputs of the projection. What nobody asked for is left out.
 template <typename T>
 void sum_partial_as(const HadamardCall& op, int64_t first_unit, int64_t last_unit) {
   const HadamardPlan& plan = op.plan;
@@ -119,18 +119,26 @@ void sum_partial_as(const HadamardCall& op, int64_t first_unit, int64_t last_uni
   Scratch<T> sum(conv_size > plan.padded(terms) ? conv_size : plan.padded(terms));
   for (int64_t unit = first_unit; unit < last_unit; ++unit) {
     if (unit < plan.blocks()) {
-      sum_chunks<T>(plan, partial.conv + unit * conv_size, conv_size, sum);
-      for_each_weight<T>(plan, unit, false, [&](int64_t at, int64_t to) {
-        if (to >= 0) static_cast<T*>(op.grad_conv_weight)[to] = sum[at];
-      });
-      const int64_t first = unit * plan.block, left = plan.shape.channels - first;
-      sum_chunks<T>(plan, partial.conv_bias + first, left < plan.block ? left : plan.block,
-                    static_cast<T*>(op.grad_conv_bias) + first);
+      if (op.grad_conv_weight != nullptr) {
+        sum_chunks<T>(plan, partial.conv + unit * conv_size, conv_size, sum);
+        for_each_weight<T>(plan, unit, false, [&](int64_t at, int64_t to) {
+          if (to >= 0) static_cast<T*>(op.grad_conv_weight)[to] = sum[at];
+        });
+      }
+      if (op.grad_conv_bias != nullptr) {
+        const int64_t first = unit * plan.block, left = plan.shape.channels - first;
+        sum_chunks<T>(plan, partial.conv_bias + first, left < plan.block ? left : plan.block,
+                      static_cast<T*>(op.grad_conv_bias) + first);
+      }
     } else {
       const int64_t output = unit - plan.blocks();
-      sum_chunks<T>(plan, partial.proj + output * plan.padded(terms), terms,
-                    static_cast<T*>(op.grad_proj_weight) + output * terms);
-      sum_chunks<T>(plan, partial.proj_bias + output, 1, static_cast<T*>(op.grad_proj_bias) + output);
+      if (op.grad_proj_weight != nullptr) {
+        sum_chunks<T>(plan, partial.proj + output * plan.padded(terms), terms,
+                      static_cast<T*>(op.grad_proj_weight) + output * terms);
+      }
+      if (op.grad_proj_bias != nullptr) {
+        sum_chunks<T>(plan, partial.proj_bias + output, 1, static_cast<T*>(op.grad_proj_bias) + output);
+      }
     }
   }
 }

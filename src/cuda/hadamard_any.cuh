@@ -64,8 +64,8 @@ __global__ void __launch_bounds__(any_threads, any_blocks) hadamard_conv_any(con
         for (int64_t x = out.column * s; x < (out.column + 1) * s; ++x) {
           const A query = widened(*at<const T>(op.query, out.sample, out.channel, y, x));
           const A key = widened(*at<const T>(op.key, out.sample, out.channel, y, x));
-          *at<T>(op.grad_query, out.sample, out.channel, y, x) = rounded<T>(sum * key);
-          *at<T>(op.grad_key, out.sample, out.channel, y, x) = rounded<T>(sum * query);
+          if (op.grad_query.data) *at<T>(op.grad_query, out.sample, out.channel, y, x) = rounded<T>(sum * key);
+          if (op.grad_key.data) *at<T>(op.grad_key, out.sample, out.channel, y, x) = rounded<T>(sum * query);
         }
       }
     } else {

@@ -39,7 +39,7 @@ void hadamard_conv_with(const HadamardConv& op, ConvStep step, void* stream) {
     const int64_t rows = channel_blocks(op), tiles = op.shape.batch * int64_t(arguments.tiling.tiles);
     const Grid grid{std::clamp<int64_t>(enough_blocks * multiprocessors() / rows, 1, tiles), rows, 1, conv_threads,
                     conv_shared_bytes<K>};
-    const auto fits = [&](const MapView& map) { return vectors_fit<T>(map, op.shape.channels); };
+    const auto fits = [&](const MapView& map) { return !map.data || vectors_fit<T>(map, op.shape.channels); };
     const bool adjoint = step == ConvStep::adjoint;
     const bool vectors = fits(op.query) && fits(op.key) && (!adjoint || (fits(op.grad_query) && fits(op.grad_key)));
     choose(vectors, [&](auto vector) {

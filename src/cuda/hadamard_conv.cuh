@@ -137,7 +137,7 @@ __device__ void finish_pixel(const ConvArguments<T>& a, int sample, int channel,
   if constexpr (Step == ConvStep::recompute) store_channels<T, true>(grad[0], to, 1, lane_channels);
 }
 
-// The gradients of query and key from that of their product.
+// The gradients of query and key that are asked for, from that of their product.
 template <typename T, bool Vector>
 __device__ void finish_adjoint_pixel(const ConvArguments<T>& a, int sample, int channel, int row, int column,
                                      const float (&sum)[lane_channels]) {
@@ -151,9 +151,13 @@ __device__ void finish_adjoint_pixel(const ConvArguments<T>& a, int sample, int 
     query[0][c] = grad * key[0][c];
     key[0][c] = grad * q;
   }
-  store_channels<T, Vector>(query[0], a.grad_query.at(sample, channel, row, column), a.grad_query.channel_stride,
-                            count);
-  store_channels<T, Vector>(key[0], a.grad_key.at(sample, channel, row, column), a.grad_key.channel_stride, count);
+  if (a.grad_query.data) {
+    store_channels<T, Vector>(query[0], a.grad_query.at(sample, channel, row, column), a.grad_query.channel_stride,
+                              count);
+  }
+  if (a.grad_key.data) {
+    store_channels<T, Vector>(key[0], a.grad_key.at(sample, channel, row, column), a.grad_key.channel_stride, count);
+  }
 }
 
 template <typename T, int K, bool Vector, ConvStep Step>

@@ -22,6 +22,8 @@ HadamardGradients hadamard_attention_backward(const Tensor& grad, const Tensor& 
                                               const Tensor& key, const Tensor& conv_weight,
                                               const OptionalTensor& conv_bias, const Tensor& proj_weight,
                                               const OptionalTensor& proj_bias, int64_t heads, double scale,
-                                              int64_t dilation, int64_t stride, int64_t proj_groups);
+                                              int64_t dilation, int64_t stride, int64_t proj_groups, bool need_query,
+                                              bool need_key, bool need_conv_weight, bool need_conv_bias,
+                                              bool need_proj_weight, bool need_proj_bias);
 
 }  // namespace elsa::cuda_ops

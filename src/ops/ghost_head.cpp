@@ -15,7 +15,9 @@ void check_matrix(const char* op, const char* argument, const OptionalTensor& ma
   check(sizes(*matrix) == shared || sizes(*matrix) == per_sample, op, argument, " must have shape (C, K, K) = ", shared,
         " or (B, C, K, K) = ", per_sample, ", got ", sizes(*matrix));
   const bool float32_beside_16_bit = matrix->scalar_type() == ScalarType::Float && value.element_size() == 2;
-  if (!float32_beside_16_bit) {
+  if (float32_beside_16_bit) {
+    check_memory(op, argument, *matrix);
+  } else {
     check_like(op, argument, *matrix, "value", value);
   }
   check(show_device(*matrix) == show_device(value), op, argument, " must be on ", show_device(value),
@@ -64,14 +66,16 @@ struct Matrix {
 Tensor ghost_head(const GhostHeadPasses& passes, const Tensor& value, const Tensor& attn,
                   const OptionalTensor& ghost_mul, const OptionalTensor& ghost_add, int64_t kernel_size,
                   int64_t dilation, int64_t stride) {
-  const GhostHeadShape shape =
-      checked_shape("ghost_head", value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
-  Tensor out = empty_in_format(value, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
-  if (out.numel() > 0) {
-    const Matrix mul(ghost_mul), add(ghost_add);
-    passes.gather({shape, map_view(out), map_view(value), map_view(attn), mul.view, add.view, false});
-  }
-  return out;
+  const char* op = "ghost_head";
+  return named(op, [&] {
+    const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+    Tensor out = empty_in_format(value, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
+    if (out.numel() > 0) {
+      const Matrix mul(ghost_mul), add(ghost_add);
+      passes.gather({shape, map_view(out), map_view(value), map_view(attn), mul.view, add.view, false});
+    }
+    return out;
+  });
 }
 
 namespace {
@@ -102,11 +106,12 @@ GhostHeadGradients ghost_head_backward(const GhostHeadPasses& passes, const Tens
                                        const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation,
                                        int64_t stride, bool need_value, bool need_attn, bool need_mul, bool need_add) {
   const char* op = "ghost_head_backward";
+  need_mul = need_mul && ghost_mul;
+  need_add = need_add && ghost_add;
+  return named(op, [&] {
   const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
   check_like(op, "grad", grad, "value", value);
   check_sizes(op, "grad", grad, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
-  need_mul = need_mul && ghost_mul;
-  need_add = need_add && ghost_add;
 
   Tensor grad_value = need_value ? empty_in_format(value, sizes(value)) : no_gradient(value);
   Tensor grad_attn = need_attn ? empty_in_format(attn, sizes(attn)) : no_gradient(attn);
@@ -116,7 +121,7 @@ GhostHeadGradients ghost_head_backward(const GhostHeadPasses& passes, const Tens
     for (Tensor* tensor : {&grad_value, &grad_attn, &grad_mul, &grad_add}) {
       torch::stable::zero_(*tensor);
     }
-    return {grad_value, grad_attn, grad_mul, grad_add};
+    return GhostHeadGradients{grad_value, grad_attn, grad_mul, grad_add};
   }
 
   const Matrix mul(ghost_mul), add(ghost_add);
@@ -139,7 +144,8 @@ GhostHeadGradients ghost_head_backward(const GhostHeadPasses& passes, const Tens
     if (need_mul) grad_mul = sum_mul.sum(passes, *ghost_mul);
     if (need_add) grad_add = sum_add.sum(passes, *ghost_add);
   }
-  return {grad_value, grad_attn, grad_mul, grad_add};
+  return GhostHeadGradients{grad_value, grad_attn, grad_mul, grad_add};
+  });
 }
 
 }  // namespace elsa

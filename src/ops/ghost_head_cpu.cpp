@@ -8,14 +8,14 @@ void gather(const GhostHeadGather& op) {
   const cpu::Tiling tiling = cpu::tiling(op);
   const auto kernel = cpu::ghost_head().gather;
   parallel(op.shape.heads * op.shape.batch * tiling.count(),
-           tiling.pixels() * op.shape.taps() * op.shape.head_channels(),
+           product({tiling.pixels(), op.shape.taps(), op.shape.head_channels()}),
            [&](int64_t first, int64_t last) { kernel(op, first, last); });
 }
 
 void reduce(const GhostHeadReduce& op) {
   const int64_t pixels = cpu::tiles(op) / op.chunks * cpu::tiling(op).pixels();
   const auto kernel = cpu::ghost_head().reduce;
-  parallel(op.shape.heads * op.samples * op.chunks, pixels * op.shape.taps() * op.shape.head_channels(),
+  parallel(op.shape.heads * op.samples * op.chunks, product({pixels, op.shape.taps(), op.shape.head_channels()}),
            [&](int64_t first, int64_t last) { kernel(op, first, last); });
 }
 

@@ -34,6 +34,8 @@ HadamardShape checked_shape(const char* op, const Tensor& query, const Tensor& k
   }
 
   check(heads > 0 && heads <= INT32_MAX, op, "heads must be from 1 to 2147483647, got ", heads);
+  check(product({heads, conv[3], conv[3]}) < INT64_MAX, op, "heads·K² must fit in 64 bits, got heads = ", heads,
+        " and K = ", conv[3]);
   HadamardShape shape{query.size(0), channels, query.size(2), query.size(3), heads, conv[3],
                       // Beyond the map's size every dilation is the same: only the centre tap is inside.
                       std::min(dilation, std::max(query.size(2), query.size(3))), stride, channels / conv[1],
@@ -74,19 +76,28 @@ Parameters parameters_in(const Parameters& parameters, ScalarType dtype) {
 
 const void* data(const OptionalTensor& tensor) { return tensor ? tensor->data_ptr() : nullptr; }
 
-HadamardGradients zero_gradients(const Tensor& query, const Tensor& key, const Parameters& parameters) {
-  const auto zeros = [&](const OptionalTensor& tensor) {
-    return tensor ? torch::stable::new_zeros(*tensor, sizes(*tensor)) : no_gradient(query);
+Tensor map_gradient(const Tensor& map, const HadamardShape& shape, bool needed) {
+  if (!needed) {
+    return no_gradient(map);
+  }
+  Tensor gradient = empty_in_format(map, sizes(map));
+  if (shape.height % shape.stride != 0 || shape.width % shape.stride != 0) {
+    torch::stable::zero_(gradient);
+  }
+  return gradient;
+}
+
+HadamardGradients zero_gradients(const Tensor& query, const Tensor& key, const Parameters& parameters,
+                                 const HadamardShape& shape, const HadamardNeeds& needs) {
+  const auto zeros = [&](const OptionalTensor& tensor, bool needed) {
+    return needed ? torch::stable::new_zeros(*tensor, sizes(*tensor)) : no_gradient(query);
   };
-  Tensor grad_query = empty_in_format(query, sizes(query)), grad_key = empty_in_format(key, sizes(key));
-  torch::stable::zero_(grad_query);
-  torch::stable::zero_(grad_key);
-  return {grad_query,
-          grad_key,
-          zeros(parameters.conv_weight),
-          zeros(parameters.conv_bias),
-          zeros(parameters.proj_weight),
-          zeros(parameters.proj_bias)};
+  return {map_gradient(query, shape, needs.query),
+          map_gradient(key, shape, needs.key),
+          zeros(parameters.conv_weight, needs.conv_weight),
+          zeros(parameters.conv_bias, needs.conv_bias),
+          zeros(parameters.proj_weight, needs.proj_weight),
+          zeros(parameters.proj_bias, needs.proj_bias)};
 }
 
 }  // namespace elsa

@@ -30,7 +30,29 @@ const void* data(const OptionalTensor& tensor);
 
 using HadamardGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// The gradients of a call without pixels: zeros.
-HadamardGradients zero_gradients(const Tensor& query, const Tensor& key, const Parameters& parameters);
+// Which gradients are asked for. A bias that is absent has none.
+struct HadamardNeeds {
+  bool query, key, conv_weight, conv_bias, proj_weight, proj_bias;
+
+  HadamardNeeds(const Parameters& parameters, bool query, bool key, bool conv_weight, bool conv_bias, bool proj_weight,
+                bool proj_bias)
+      : query(query),
+        key(key),
+        conv_weight(conv_weight),
+        conv_bias(conv_bias && parameters.conv_bias),
+        proj_weight(proj_weight),
+        proj_bias(proj_bias && parameters.proj_bias) {}
+
+  bool maps() const { return query || key; }
+  bool conv() const { return conv_weight || conv_bias; }
+  bool proj() const { return proj_weight || proj_bias; }
+};
+
+// Room for the gradient of a map, if it is needed. It is zero already where the pooling drops rows or columns.
+Tensor map_gradient(const Tensor& map, const HadamardShape& shape, bool needed);
+
+// The gradients of a call whose output has no pixels: zeros.
+HadamardGradients zero_gradients(const Tensor& query, const Tensor& key, const Parameters& parameters,
+                                 const HadamardShape& shape, const HadamardNeeds& needs);
 
 }  // namespace elsa

@@ -35,77 +35,98 @@ Tensor pack(cpu::HadamardCall& call, const Tensor& weight) {
 Tensor forward(const Tensor& query, const Tensor& key, const Tensor& conv_weight, const OptionalTensor& conv_bias,
                const Tensor& proj_weight, const OptionalTensor& proj_bias, int64_t heads, double scale,
                int64_t dilation, int64_t stride, int64_t proj_groups) {
+  const char* op = "hadamard_attention";
   const Parameters given{conv_weight, conv_bias, proj_weight, proj_bias};
-  const HadamardShape shape =
-      checked_shape("hadamard_attention", query, key, given, heads, dilation, stride, proj_groups);
-  Tensor out = empty_in_format(query, {shape.batch, shape.attn_channels(), shape.out_height(), shape.out_width()});
-  if (out.numel() == 0) {
+  return named(op, [&] {
+    const HadamardShape shape = checked_shape(op, query, key, given, heads, dilation, stride, proj_groups);
+    Tensor out = empty_in_format(query, {shape.batch, shape.attn_channels(), shape.out_height(), shape.out_width()});
+    if (out.numel() == 0) {
+      return out;
+    }
+    const ScalarType dtype = accumulation_dtype(query);
+    const Parameters parameters = parameters_in(given, dtype);
+    cpu::HadamardCall call = call_of(plan_of(shape, dtype), scale, false, query, key, out, parameters);
+    const Tensor packed = pack(call, parameters.conv_weight);
+    const auto kernel = cpu::hadamard_attention().forward;
+    parallel(call.plan.tiles(), call.plan.tile_cost(), [&](int64_t first, int64_t last) { kernel(call, first, last); });
     return out;
-  }
-  const ScalarType dtype = accumulation_dtype(query);
-  const Parameters parameters = parameters_in(given, dtype);
-  cpu::HadamardCall call = call_of(plan_of(shape, dtype), scale, false, query, key, out, parameters);
-  const Tensor packed = pack(call, parameters.conv_weight);
-  const auto kernel = cpu::hadamard_attention().forward;
-  parallel(call.plan.tiles(), call.plan.tile_cost(), [&](int64_t first, int64_t last) { kernel(call, first, last); });
-  return out;
+  });
 }
+
+// The gradient of a parameter in the accumulation type, and that in the parameter's own dtype.
+struct ParameterGradient {
+  const OptionalTensor& parameter;
+  Tensor sum;
+  void* data;
+
+  ParameterGradient(const OptionalTensor& parameter, const Tensor& like, bool needed)
+      : parameter(parameter),
+        sum(needed ? torch::stable::new_empty(like, sizes(*parameter)) : no_gradient(like)),
+        data(needed ? sum.data_ptr() : nullptr) {}
+
+  Tensor finished() const { return data != nullptr ? torch::stable::to(sum, parameter->scalar_type()) : sum; }
+};
 
 HadamardGradients backward(const Tensor& grad, const Tensor& attn, const Tensor& query, const Tensor& key,
                            const Tensor& conv_weight, const OptionalTensor& conv_bias, const Tensor& proj_weight,
                            const OptionalTensor& proj_bias, int64_t heads, double scale, int64_t dilation,
-                           int64_t stride, int64_t proj_groups) {
+                           int64_t stride, int64_t proj_groups, bool need_query, bool need_key, bool need_conv_weight,
+                           bool need_conv_bias, bool need_proj_weight, bool need_proj_bias) {
   const char* op = "hadamard_attention_backward";
   const Parameters given{conv_weight, conv_bias, proj_weight, proj_bias};
-  const HadamardShape shape = checked_shape(op, query, key, given, heads, dilation, stride, proj_groups);
-  check_attn_and_grad(op, shape, query, attn, grad);
-  if (grad.numel() == 0) {
-    return zero_gradients(query, key, given);
-  }
+  const HadamardNeeds needs(given, need_query, need_key, need_conv_weight, need_conv_bias, need_proj_weight,
+                            need_proj_bias);
+  return named(op, [&] {
+    const HadamardShape shape = checked_shape(op, query, key, given, heads, dilation, stride, proj_groups);
+    check_attn_and_grad(op, shape, query, attn, grad);
+    if (grad.numel() == 0) {
+      return zero_gradients(query, key, given, shape, needs);
+    }
 
-  const ScalarType dtype = accumulation_dtype(query);
-  const Parameters parameters = parameters_in(given, dtype);
-  const cpu::HadamardPlan plan = plan_of(shape, dtype);
-  cpu::HadamardCall call = call_of(plan, scale, true, query, key, attn, parameters);
-  const Tensor packed = pack(call, parameters.conv_weight);
+    const ScalarType dtype = accumulation_dtype(query);
+    const Parameters parameters = parameters_in(given, dtype);
+    const cpu::HadamardPlan plan = plan_of(shape, dtype);
+    cpu::HadamardCall call = call_of(plan, scale, true, query, key, attn, parameters);
+    const Tensor packed = pack(call, parameters.conv_weight);
 
-  const Tensor grad_conv =
-      torch::stable::empty(Sizes{shape.batch, shape.channels, shape.out_height(), shape.out_width()}, dtype,
-                           std::nullopt, query.device(), std::nullopt, torch::headeronly::MemoryFormat::ChannelsLast);
-  const Tensor partial = torch::stable::new_empty(packed, {plan.chunks, plan.partial_size()});
-  call.grad = map_view(grad), call.grad_conv = map_view(grad_conv), call.partial = partial.data_ptr();
-  const cpu::HadamardKernels& kernels = cpu::hadamard_attention();
-  parallel(plan.chunks, plan.tiles() / plan.chunks * plan.tile_cost() * 3,
-           [&](int64_t first, int64_t last) { kernels.backward(call, first, last); });
+    const Tensor grad_query = map_gradient(query, shape, needs.query), grad_key = map_gradient(key, shape, needs.key);
+    if (needs.query) call.grad_query = map_view(grad_query);
+    if (needs.key) call.grad_key = map_view(grad_key);
+    Tensor grad_conv = no_gradient(packed);
+    if (needs.maps()) {
+      grad_conv = torch::stable::empty(Sizes{shape.batch, shape.channels, shape.out_height(), shape.out_width()}, dtype,
+                                       std::nullopt, query.device(), std::nullopt,
+                                       torch::headeronly::MemoryFormat::ChannelsLast);
+      call.grad_conv = map_view(grad_conv);
+    }
+    const OptionalTensor conv(conv_weight), proj(proj_weight);
+    const ParameterGradient grad_conv_weight(conv, packed, needs.conv_weight),
+        grad_conv_bias(conv_bias, packed, needs.conv_bias), grad_proj_weight(proj, packed, needs.proj_weight),
+        grad_proj_bias(proj_bias, packed, needs.proj_bias);
+    call.grad_conv_weight = grad_conv_weight.data, call.grad_conv_bias = grad_conv_bias.data;
+    call.grad_proj_weight = grad_proj_weight.data, call.grad_proj_bias = grad_proj_bias.data;
 
-  Tensor grad_query = empty_in_format(query, sizes(query)), grad_key = empty_in_format(key, sizes(key));
-  if (shape.height % shape.stride + shape.width % shape.stride > 0) {
-    // Rows and columns that the pooling dropped.
-    torch::stable::zero_(grad_query);
-    torch::stable::zero_(grad_key);
-  }
-  call.grad_query = map_view(grad_query), call.grad_key = map_view(grad_key);
-  parallel(plan.tiles(), plan.tile_cost(), [&](int64_t first, int64_t last) { kernels.adjoint(call, first, last); });
-
-  const auto like = [&](const Tensor& parameter) { return torch::stable::new_empty(packed, sizes(parameter)); };
-  const Tensor grad_conv_weight = like(conv_weight), grad_proj_weight = like(proj_weight);
-  const Tensor grad_conv_bias = torch::stable::new_empty(packed, {shape.channels});
-  const Tensor grad_proj_bias = torch::stable::new_empty(packed, {shape.attn_channels()});
-  call.grad_conv_weight = grad_conv_weight.data_ptr(), call.grad_conv_bias = grad_conv_bias.data_ptr();
-  call.grad_proj_weight = grad_proj_weight.data_ptr(), call.grad_proj_bias = grad_proj_bias.data_ptr();
-  const int64_t units = plan.blocks() + shape.attn_channels();
-  parallel(units, plan.chunks * plan.partial_size() / units,
-           [&](int64_t first, int64_t last) { kernels.sum_partial(call, first, last); });
-
-  const auto finished = [](const Tensor& gradient, const Tensor& parameter) {
-    return torch::stable::to(gradient, parameter.scalar_type());
-  };
-  return {grad_query,
-          grad_key,
-          finished(grad_conv_weight, conv_weight),
-          conv_bias ? finished(grad_conv_bias, *conv_bias) : no_gradient(query),
-          finished(grad_proj_weight, proj_weight),
-          proj_bias ? finished(grad_proj_bias, *proj_bias) : no_gradient(query)};
+    const Tensor partial = torch::stable::new_empty(packed, {plan.chunks, plan.partial_size()});
+    call.grad = map_view(grad), call.partial = partial.data_ptr();
+    const cpu::HadamardKernels& kernels = cpu::hadamard_attention();
+    parallel(plan.chunks, plan.tiles() / plan.chunks * plan.tile_cost() * 3,
+             [&](int64_t first, int64_t last) { kernels.backward(call, first, last); });
+    if (needs.maps()) {
+      parallel(plan.tiles(), plan.tile_cost(),
+               [&](int64_t first, int64_t last) { kernels.adjoint(call, first, last); });
+    }
+    if (needs.conv() || needs.proj()) {
+      const int64_t units = plan.blocks() + shape.attn_channels();
+      parallel(units, plan.chunks * plan.partial_size() / units,
+               [&](int64_t first, int64_t last) { kernels.sum_partial(call, first, last); });
+    }
+    return HadamardGradients{grad_query,
+                             grad_key,
+                             grad_conv_weight.finished(),
+                             grad_conv_bias.finished(),
+                             grad_proj_weight.finished(),
+                             grad_proj_bias.finished()};
+  });
 }
 
 }  // namespace
@@ -117,7 +138,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(elsa, library) {
   library.def(
       "hadamard_attention_backward(Tensor grad, Tensor attn, Tensor query, Tensor key, Tensor conv_weight, "
       "Tensor? conv_bias, Tensor proj_weight, Tensor? proj_bias, *, int heads, float scale=1.0, int dilation=1, "
-      "int stride=1, int proj_groups=1) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "int stride=1, int proj_groups=1, bool need_query=True, bool need_key=True, bool need_conv_weight=True, "
+      "bool need_conv_bias=True, bool need_proj_weight=True, bool need_proj_bias=True) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(elsa, CPU, library) {

@@ -1,6 +1,7 @@
 #include "tensor.h"
 
 #include <algorithm>
+#include <new>
 
 namespace elsa {
 
@@ -55,16 +56,49 @@ Sizes sizes(const Tensor& tensor) {
   return {view.begin(), view.end()};
 }
 
-namespace {
-
-void check_given(const char* op, const char* argument, const Tensor& tensor) {
-  check(tensor.defined(), op, argument, " must be a tensor, got None");
+std::string cause(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+    return "out of memory";
+  }
+  const std::string message = error.what();
+  // PyTorch puts its own message before this, or from 2.10 to 2.12 on stderr alone.
+  const std::size_t end = message.find(" (originally from ");
+  if (end == std::string::npos && message.find(" API call failed at ") != std::string::npos) {
+    return "out of memory, or a failure inside PyTorch that it reports on stderr";
+  }
+  return message.substr(0, end);
 }
 
-}  // namespace
+int64_t product(std::initializer_list<int64_t> factors) {
+  int64_t result = 1;
+  bool fits = true;
+  for (const int64_t factor : factors) {
+    if (factor == 0) return 0;
+    fits = fits && !__builtin_mul_overflow(result, factor, &result);
+  }
+  return fits ? result : INT64_MAX;
+}
+
+void check_memory(const char* op, const char* argument, const Tensor& tensor) {
+  check(tensor.defined(), op, argument, " must be a tensor, got None");
+  if (tensor.numel() == 0) {
+    return;
+  }
+  int64_t bytes = 0, needed = tensor.storage_offset() + 1;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  bool fits = true;
+  for (int64_t k = 0; k < tensor.dim(); ++k) {
+    int64_t extent = 0;
+    fits = fits && !__builtin_mul_overflow(tensor.size(k) - 1, tensor.stride(k), &extent) &&
+           !__builtin_add_overflow(needed, extent, &needed);
+  }
+  fits = fits && !__builtin_mul_overflow(needed, int64_t(tensor.element_size()), &needed);
+  check(fits && needed <= bytes && tensor.data_ptr() != nullptr, op, argument, " has shape ", sizes(tensor), ", but ",
+        bytes, " bytes of memory behind it: they were freed or resized");
+}
 
 void check_dtype(const char* op, const char* argument, const Tensor& tensor) {
-  check_given(op, argument, tensor);
+  check_memory(op, argument, tensor);
   const ScalarType dtype = tensor.scalar_type();
   check(dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::BFloat16 ||
             dtype == ScalarType::Half,
@@ -73,7 +107,7 @@ void check_dtype(const char* op, const char* argument, const Tensor& tensor) {
 
 void check_like(const char* op, const char* argument, const Tensor& tensor, const char* like_argument,
                 const Tensor& like) {
-  check_given(op, argument, tensor);
+  check_memory(op, argument, tensor);
   check(tensor.scalar_type() == like.scalar_type(), op, argument, " must be ", name(like.scalar_type()), " as ",
         like_argument, " is, got ", name(tensor.scalar_type()));
   check(show_device(tensor) == show_device(like), op, argument, " must be on ", show_device(like), " as ",

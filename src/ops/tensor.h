@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <array>
+#include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -23,6 +24,11 @@ using Sizes = std::vector<int64_t>;
 
 std::ostream& operator<<(std::ostream& out, const Sizes& sizes);
 
+// What an op throws. Its message begins with `elsa::<op>: `.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Throw `elsa::<op>: <parts>` unless `ok`.
 template <typename... Parts>
 void check(bool ok, const char* op, const Parts&... parts) {
@@ -30,18 +36,39 @@ void check(bool ok, const char* op, const Parts&... parts) {
     std::ostringstream message;
     message << "elsa::" << op << ": ";
     (message << ... << parts);
-    throw std::runtime_error(message.str());
+    throw Error(message.str());
   }
 }
+
+// Why a function of PyTorch or of the C++ library failed, in one sentence.
+std::string cause(const std::exception& error);
+
+// What `work` returns. An error that is not the op's own, such as an allocation that failed, is thrown as one of `op`.
+template <typename Work>
+auto named(const char* op, const Work& work) {
+  try {
+    return work();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Error("elsa::" + std::string(op) + ": " + cause(error));
+  }
+}
+
+// The product of factors that are not negative, or the largest number where 64 bits do not hold it.
+int64_t product(std::initializer_list<int64_t> factors);
 
 std::string name(ScalarType dtype);
 std::string show_device(const Tensor& tensor);
 Sizes sizes(const Tensor& tensor);
 
-// One of the four dtypes of the ops.
+// `tensor` is there, and its storage has the memory that its elements lie in: `resize_` may have taken it away.
+void check_memory(const char* op, const char* argument, const Tensor& tensor);
+
+// One of the four dtypes of the ops, and memory behind it.
 void check_dtype(const char* op, const char* argument, const Tensor& tensor);
 
-// `tensor` has the dtype and the device of `like`.
+// `tensor` has the dtype and the device of `like`, and memory behind it.
 void check_like(const char* op, const char* argument, const Tensor& tensor, const char* like_argument,
                 const Tensor& like);
 
@@ -68,7 +95,7 @@ Tensor no_gradient(const Tensor& like);
 template <typename Work>
 void parallel(int64_t units, int64_t unit_cost, const Work& work) {
   constexpr int64_t worth_a_thread = 1 << 16;
-  torch::stable::parallel_for(0, units, worth_a_thread / (unit_cost + 1) + 1, work);
+  torch::stable::parallel_for(0, units, unit_cost < worth_a_thread ? worth_a_thread / (unit_cost + 1) + 1 : 1, work);
 }
 
 // Add up the partial results of a fixed partition, [groups][terms][…], in their order: into `size`, over terms.

@@ -56,7 +56,9 @@ STABLE_TORCH_LIBRARY(elsa_emulated, library) {
   library.def(
       "hadamard_attention_backward(Tensor grad, Tensor attn, Tensor query, Tensor key, Tensor conv_weight, "
       "Tensor? conv_bias, Tensor proj_weight, Tensor? proj_bias, *, int heads, float scale=1.0, int dilation=1, "
-      "int stride=1, int proj_groups=1) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "int stride=1, int proj_groups=1, bool need_query=True, bool need_key=True, bool need_conv_weight=True, "
+      "bool need_conv_bias=True, bool need_proj_weight=True, bool need_proj_bias=True) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(elsa_emulated, CPU, library) {

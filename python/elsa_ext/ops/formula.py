@@ -1,6 +1,6 @@
 """Both ops in plain PyTorch: for devices without a kernel, for ONNX export, and as the yardstick of the kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -147,21 +147,52 @@ def hadamard_attention_backward(
     by_head, grad_by_head = attn.unflatten(1, (heads, -1)), grad.unflatten(1, (heads, -1))
     grad_logits = by_head * (grad_by_head - (by_head * grad_by_head).sum(2, keepdim=True))
     inputs = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
+
+    def logits(*tensors: Any) -> tuple[Tensor]:
+        options = {"scale": scale, "dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+        return (hadamard_logits(*tensors, **options, conv2d=_unfolded_conv2d),)
+
+    return pullback(logits, inputs, (grad_logits.flatten(1, 2),))
+
+
+def _vjp(
+    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None]
+) -> tuple[list[int], tuple[Tensor, ...], Callable[..., tuple[Tensor, ...]]]:
+    """Return which inputs are given, and what ``torch.func.vjp`` gives for ``function`` of those."""
     given = [index for index, tensor in enumerate(inputs) if tensor is not None]
 
-    def logits(*tensors: Tensor) -> Tensor:
-        arguments: list[Any] = [None] * len(inputs)
+    def of_given(*tensors: Tensor) -> tuple[Tensor, ...]:
+        arguments: list[Tensor | None] = [None] * len(inputs)
         for index, tensor in zip(given, tensors, strict=True):
             arguments[index] = tensor
-        return hadamard_logits(
-            *arguments,
-            scale=scale,
-            dilation=dilation,
-            stride=stride,
-            proj_groups=proj_groups,
-            conv2d=_unfolded_conv2d,
-        )
+        return function(*arguments)
 
-    pullback = torch.func.vjp(logits, *(inputs[index] for index in given))[1]
-    parts = dict(zip(given, pullback(grad_logits.flatten(1, 2)), strict=True))
-    return tuple(parts.get(index) for index in range(6))
+    outputs, back = torch.func.vjp(of_given, *(inputs[index] for index in given))
+    return given, outputs, back
+
+
+def pullback(
+    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], directions: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradient of ``⟨directions, function(*inputs)⟩`` by every input; None by one that is None."""
+    given, _, back = _vjp(function, inputs)
+    parts = dict(zip(given, back(tuple(directions)), strict=True))
+    return tuple(parts.get(index) for index in range(len(inputs)))
+
+
+def pushforward(
+    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], tangents: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """Return the derivatives of ``function(*inputs)`` along ``tangents``, of which None stands for zeros.
+
+    It is the transpose of the pullback, which is linear: ``torch.func.jvp`` cannot run inside a level of
+    ``torch.autograd.forward_ad``.
+    """
+    given, outputs, back = _vjp(function, inputs)
+    transposed = torch.func.vjp(back, tuple(map(torch.zeros_like, outputs)))[1]
+    along = []
+    for index in given:
+        tangent, tensor = tangents[index], inputs[index]
+        along.append(torch.zeros_like(tensor) if tangent is None else tangent)  # type: ignore[arg-type]
+    parts: tuple[Tensor, ...] = transposed(tuple(along))[0]
+    return parts

@@ -1,6 +1,6 @@
 """Ghost head: the functional API, and what torch.library needs to know beside the native kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
-from . import autocast, formula, vmap
+from . import autocast, autograd, formula, vmap
 from .checks import check_ghost_head, check_gradient, check_tensors, empty_in_format
 
 _forward = torch.ops.elsa.ghost_head.default
@@ -66,44 +66,128 @@ def ghost_head(
 
 
 class GhostHeadFunction(torch.autograd.Function):
-    """The native ghost head as an autograd function.
+    """The native ghost head as an autograd function, which is also the derivative of ``torch.ops.elsa.ghost_head``.
 
-    ``apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)``; see :func:`elsa_ext.ghost_head`. Its
-    context and derivative are those of ``torch.ops.elsa.ghost_head``.
+    ``apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)``; see :func:`elsa_ext.ghost_head`.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # noqa: D102
-        value: Tensor,
-        attn: Tensor,
-        ghost_mul: Tensor | None,
-        ghost_add: Tensor | None,
-        kernel_size: int,
-        dilation: int,
-        stride: int,
-    ) -> Tensor:
-        return _forward(value, attn, ghost_mul, ghost_add, kernel_size=kernel_size, dilation=dilation, stride=stride)
+    def forward(*inputs: Any) -> Tensor:  # noqa: D102
+        with autograd.below():
+            return _forward(*inputs[:4], **_options(inputs[4:]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        options = dict(zip(("kernel_size", "dilation", "stride"), inputs[4:], strict=True))
-        _setup_context(ctx, inputs[:4], options, output)
+        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_forward(*inputs[:4])
+        ctx.options = _options(inputs[4:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        return (*_gradients(ctx, grad), None, None, None)
+        needed = ctx.needs_input_grad[:4]
+        gradients = _call_backward(grad, *ctx.saved_tensors, options=ctx.options, needed=needed)
+        return (*_only(needed, gradients), None, None, None)
+
+    @staticmethod
+    @autograd.forward_rule
+    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor | None:  # noqa: D102
+        terms = _derivative_terms(*saved, *tangents[:4])
+        return _sum(_call_forward(*arguments, options=ctx.options) for arguments, _ in terms)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, int], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
+class _BackwardFunction(torch.autograd.Function):
+    """The backward op as an autograd function."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        with autograd.below():
+            return _backward(*inputs[:5], **_options(inputs[5:8]), **_needs(inputs[8:]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.save_for_forward(*inputs[:5])
+        ctx.options = _options(inputs[5:8])
+        ctx.needed = inputs[8:]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, *tensors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:5]
+        given = (direction if need else None for direction, need in zip(directions, ctx.needed, strict=True))
+        terms = _derivative_terms(*tensors, *given)
+        to_grad = None
+        if wanted[0]:
+            to_grad = _sum(_call_forward(*arguments, options=ctx.options) for arguments, _ in terms)
+        return (to_grad, *_backward_terms(grad, terms, ctx.options, wanted[1:]), *(None,) * 7)
+
+    @staticmethod
+    @autograd.forward_rule
+    def jvp(ctx: Any, saved: Sequence[Any], to_grad: Tensor | None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        grad, *tensors = saved
+        parts = _backward_terms(grad, _derivative_terms(*tensors, *tangents[:4]), ctx.options, ctx.needed)
+        if to_grad is not None:
+            straight = _call_backward(to_grad, *tensors, options=ctx.options, needed=ctx.needed)
+            parts = [_sum(pair) for pair in zip(parts, _only(ctx.needed, straight), strict=True)]
+        # PyTorch takes no None here. What nobody asked for is empty, and so is its tangent.
+        exist = (need and tensor is not None for need, tensor in zip(ctx.needed, tensors, strict=True))
+        shapes = (tensor.shape if exists else (0,) for exists, tensor in zip(exist, tensors, strict=True))
+        return tuple(grad.new_zeros(shape) if part is None else part for part, shape in zip(parts, shapes, strict=True))
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    needed = _needed(ctx, 4)
-    return _only(needed, _call_backward(grad, *ctx.saved_tensors, options=ctx.options, needed=needed))
+# The arguments of a ghost head, and which of them are inputs, not directions.
+_Term = tuple[tuple[Tensor | None, ...], tuple[bool, ...]]
+
+
+def _derivative_terms(
+    value: Tensor,
+    attn: Tensor,
+    mul: Tensor | None,
+    add: Tensor | None,
+    to_value: Tensor | None,
+    to_attn: Tensor | None,
+    to_mul: Tensor | None,
+    to_add: Tensor | None,
+) -> list[_Term]:
+    """Write the derivative of the ghost head along directions as a sum of ghost heads.
+
+    It is linear in value and in the weight mul · attn + add: each term has one of them replaced by its direction.
+    ``⟨grad, …⟩`` of the sum is the derivative of the backward as well, since second derivatives commute.
+    """
+    has_mul, has_add = mul is not None, add is not None
+    terms: list[_Term] = []
+    if to_value is not None:
+        terms.append(((to_value, attn, mul, add), (False, True, has_mul, has_add)))
+    if to_attn is not None:
+        terms.append(((value, to_attn, mul, None), (True, False, has_mul, False)))
+    if to_mul is not None and has_mul:
+        terms.append(((value, attn, to_mul, to_add if has_add else None), (True, True, False, False)))
+    elif to_add is not None and has_add:
+        terms.append(((value, torch.zeros_like(attn), None, to_add), (True, False, False, False)))
+    return terms
+
+
+def _backward_terms(
+    grad: Tensor, terms: Sequence[_Term], options: dict[str, int], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Add up what the terms give to the gradients that are wanted of value, attn, mul and add."""
+    gradients = []
+    for arguments, inputs in terms:
+        needed = [is_input and want for is_input, want in zip(inputs, wanted, strict=True)]
+        if any(needed):
+            gradients.append(_only(needed, _call_backward(grad, *arguments, options=options, needed=needed)))
+    return [_sum(parts) for parts in zip(*gradients, strict=True)] if gradients else [None] * 4
+
+
+def _sum(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """Add up what there is, if anything."""
+    given = [part for part in parts if part is not None]
+    return sum(given[1:], start=given[0]) if given else None
 
 
 def _call_forward(*tensors: Tensor | None, options: dict[str, int]) -> Tensor:
@@ -118,38 +202,8 @@ def _call_backward(*tensors: Tensor | None, options: dict[str, int], needed: Seq
     return _backward(*tensors, **options, **_needs(needed))
 
 
-class _BackwardFunction(torch.autograd.Function):
-    """The backward op as an autograd function, for torch.func."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        grad: Tensor,
-        value: Tensor,
-        attn: Tensor,
-        ghost_mul: Tensor | None,
-        ghost_add: Tensor | None,
-        *options: Any,
-    ) -> tuple[Tensor, ...]:
-        return _backward(grad, value, attn, ghost_mul, ghost_add, **_backward_options(options))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _setup_backward_context(ctx, inputs[:5], _backward_options(inputs[5:]), output)
-
-    @staticmethod
-    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
-        return (*_second_gradients(ctx, *directions), *(None,) * 7)
-
-
-def _backward_options(values: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(("kernel_size", "dilation", "stride"), values[:3], strict=True)) | _needs(values[3:])
-
-
-def _needed(ctx: Any, count: int) -> tuple[bool, ...]:
-    """Which of the first ``count`` inputs need a gradient; the dispatcher drops arguments left at their default."""
-    return (*ctx.needs_input_grad, *(False,) * count)[:count]
+def _options(values: Sequence[int]) -> dict[str, int]:
+    return dict(zip(("kernel_size", "dilation", "stride"), values, strict=True))
 
 
 def _needs(needed: Sequence[bool]) -> dict[str, bool]:
@@ -158,57 +212,6 @@ def _needs(needed: Sequence[bool]) -> dict[str, bool]:
 
 def _only(needed: Sequence[bool], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
     return tuple(grad if need else None for need, grad in zip(needed, gradients, strict=True))
-
-
-def _setup_backward_context(
-    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, ...]
-) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = {name: keyword_only_inputs[name] for name in ("kernel_size", "dilation", "stride")}
-    ctx.needed = [keyword_only_inputs[name] for name in ("need_value", "need_attn", "need_mul", "need_add")]
-    ctx.set_materialize_grads(False)
-
-
-def _second_gradients(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Differentiate the backward.
-
-    ``⟨grad, ghost_head(value, attn, mul, add)⟩`` is linear in grad, in value, and in the weight mul · attn + add. The
-    backward gives its partial derivatives; the derivative along ``directions`` is a sum of the same form, with one
-    factor of each term replaced by its direction.
-    """
-    grad, value, attn, mul, add = ctx.saved_tensors
-    wanted = _needed(ctx, 5)
-    to_value, to_attn, to_mul, to_add = (
-        direction if needed else None for direction, needed in zip(directions, ctx.needed, strict=True)
-    )
-    has_mul, has_add = mul is not None, add is not None
-    # The arguments of each term, and which of them are inputs, not directions.
-    terms = []
-    if to_value is not None:
-        terms.append(((to_value, attn, mul, add), (False, True, has_mul, has_add)))
-    if to_attn is not None:
-        terms.append(((value, to_attn, mul, None), (True, False, has_mul, False)))
-    if to_mul is not None and has_mul:
-        terms.append(((value, attn, to_mul, to_add if has_add else None), (True, True, False, False)))
-    elif to_add is not None and has_add:
-        terms.append(((value, torch.zeros_like(attn), None, to_add), (True, False, False, False)))
-
-    totals: list[Tensor | None] = [None] * 5
-
-    def add_to(index: int, part: Tensor) -> None:
-        total = totals[index]
-        totals[index] = part if total is None else total + part
-
-    for arguments, inputs in terms:
-        if wanted[0]:
-            add_to(0, _call_forward(*arguments, options=ctx.options))
-        needed = [is_input and need for is_input, need in zip(inputs, wanted[1:], strict=True)]
-        if any(needed):
-            parts = _call_backward(grad, *arguments, options=ctx.options, needed=needed)
-            for index, part in enumerate(_only(needed, parts)):
-                if part is not None:
-                    add_to(index + 1, part)
-    return tuple(totals)
 
 
 @torch.library.register_fake("elsa::ghost_head")
@@ -273,8 +276,8 @@ def _vmap_backward(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) ->
     return vmap.loop(_backward, info.batch_size, in_dims, args, options)
 
 
-torch.library.register_autograd("elsa::ghost_head", _gradients, setup_context=_setup_context)
-torch.library.register_autograd("elsa::ghost_head_backward", _second_gradients, setup_context=_setup_backward_context)
+autograd.register(_forward, GhostHeadFunction)
+autograd.register(_backward, _BackwardFunction)
 torch.library.register_vmap("elsa::ghost_head", _vmap)
 torch.library.register_vmap("elsa::ghost_head_backward", _vmap_backward)
 autocast.register(_forward, casts=2)

@@ -1,6 +1,6 @@
 """Hadamard attention: the functional API, and what torch.library needs to know beside the native kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
-from . import autocast, formula, vmap
+from . import autocast, autograd, formula, vmap
 from .checks import HadamardParameters, check_gradient, check_hadamard_attention, check_tensors, empty_in_format
 
 _forward = torch.ops.elsa.hadamard_attention.default
@@ -79,109 +79,97 @@ def hadamard_attention(
 
 
 class HadamardAttentionFunction(torch.autograd.Function):
-    """The native Hadamard attention as an autograd function.
+    """The native Hadamard attention as an autograd function, also the derivative of ``torch.ops.elsa.hadamard_attention``.
 
     ``apply(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride, proj_groups)``;
-    see :func:`elsa_ext.hadamard_attention`. Its context and derivative are those of the registered op.
+    see :func:`elsa_ext.hadamard_attention`.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # noqa: D102
-        query: Tensor,
-        key: Tensor,
-        conv_weight: Tensor,
-        conv_bias: Tensor | None,
-        proj_weight: Tensor,
-        proj_bias: Tensor | None,
-        heads: int,
-        scale: float,
-        dilation: int,
-        stride: int,
-        proj_groups: int,
-    ) -> Tensor:
-        return _forward(
-            query,
-            key,
-            conv_weight,
-            conv_bias,
-            proj_weight,
-            proj_bias,
-            heads=heads,
-            scale=scale,
-            dilation=dilation,
-            stride=stride,
-            proj_groups=proj_groups,
-        )
+    def forward(*inputs: Any) -> Tensor:  # noqa: D102
+        with autograd.below():
+            return _forward(*inputs[:6], **_options(inputs[6:]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        _setup_context(ctx, inputs[:6], _options(inputs[6:]), output)
+        ctx.save_for_backward(output, *inputs[:6])
+        ctx.save_for_forward(output, *inputs[:6])
+        ctx.options = _options(inputs[6:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        return (*_gradients(ctx, grad), None, None, None, None, None)
+        needed = ctx.needs_input_grad[:6]
+        if vmap.transforms_active():
+            gradients = _BackwardFunction.apply(grad, *ctx.saved_tensors, *ctx.options.values(), *needed)
+        else:
+            gradients = _backward(grad, *ctx.saved_tensors, **ctx.options, **_needs(needed))
+        return (*(part if need else None for part, need in zip(gradients, needed, strict=True)), *(None,) * 5)
 
+    @staticmethod
+    @autograd.forward_rule
+    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor:  # noqa: D102
+        def attention(*tensors: Tensor | None) -> tuple[Tensor]:
+            return (formula.hadamard_attention(*tensors, **ctx.options),)
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
-    ctx.save_for_backward(output, *inputs)
-    ctx.options = keyword_only_inputs
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if vmap.transforms_active():
-        gradients = _BackwardFunction.apply(grad, *ctx.saved_tensors, *ctx.options.values())
-    else:
-        gradients = _backward(grad, *ctx.saved_tensors, **ctx.options)
-    return tuple(part if need else None for part, need in zip(gradients, ctx.needs_input_grad[:6], strict=True))
+        return formula.pushforward(attention, saved[1:], tangents[:6])[0]
 
 
 class _BackwardFunction(torch.autograd.Function):
-    """The backward op as an autograd function, for torch.func."""
+    """The backward op as an autograd function. Its derivatives are those of its formula in plain PyTorch."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return _backward(*inputs[:8], **_options(inputs[8:]))
+        with autograd.below():
+            return _backward(*inputs[:8], **_options(inputs[8:13]), **_needs(inputs[13:]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _setup_backward_context(ctx, inputs[:8], _options(inputs[8:]), output)
+        ctx.save_for_backward(*inputs[:8])
+        ctx.save_for_forward(*inputs[:8])
+        ctx.options = _options(inputs[8:13])
+        ctx.needed = inputs[13:]
 
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_second_gradients(ctx, *directions), *(None,) * 5)
+        wanted = _wanted(ctx)
+        parts = formula.pullback(_gradients(ctx), ctx.saved_tensors, [directions[index] for index in wanted])
+        return (*parts, *(None,) * 11)
+
+    @staticmethod
+    @autograd.forward_rule
+    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        parts = dict(zip(_wanted(ctx), formula.pushforward(_gradients(ctx), saved, tangents[:8]), strict=True))
+        # PyTorch takes no None here. What nobody asked for is empty, and so is its tangent.
+        return tuple(parts[index] if index in parts else saved[0].new_empty(0) for index in range(6))
+
+
+def _wanted(ctx: Any) -> list[int]:
+    """Return which of the six gradients the backward gives: those that are asked for, of what is there."""
+    return [index for index in range(6) if ctx.needed[index] and ctx.saved_tensors[index + 2] is not None]
+
+
+def _gradients(ctx: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the function of all inputs of the backward that gives the gradients that are wanted."""
+    wanted = _wanted(ctx)
+
+    def gradients(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+        parts = formula.hadamard_attention_backward(*inputs, **ctx.options)
+        return tuple(parts[index] for index in wanted)
+
+    return gradients
 
 
 def _options(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(("heads", "scale", "dilation", "stride", "proj_groups"), values, strict=True))
 
 
-def _setup_backward_context(
-    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, ...]
-) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
-def _second_gradients(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the backward through its formula in plain PyTorch, which is differentiable to any order."""
-    inputs = ctx.saved_tensors
-    given = [index for index, tensor in enumerate(inputs) if tensor is not None]
-    wanted = [index - 2 for index in given if index >= 2]  # the gradients that exist, in the order of directions
-
-    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
-        arguments: list[Any] = [None] * len(inputs)
-        for index, tensor in zip(given, tensors, strict=True):
-            arguments[index] = tensor
-        parts = formula.hadamard_attention_backward(*arguments, **ctx.options)
-        return tuple(part for part in parts if part is not None)
-
-    pullback = torch.func.vjp(gradients, *(inputs[index] for index in given))[1]
-    parts = dict(zip(given, pullback(tuple(directions[index] for index in wanted)), strict=True))
-    return tuple(parts.get(index) for index in range(len(inputs)))
+def _needs(needed: Sequence[bool]) -> dict[str, bool]:
+    names = ("query", "key", "conv_weight", "conv_bias", "proj_weight", "proj_bias")
+    return {f"need_{name}": need for name, need in zip(names, needed, strict=True)}
 
 
 @torch.library.register_fake("elsa::hadamard_attention")
@@ -220,16 +208,26 @@ def _fake_backward(
     dilation: int = 1,
     stride: int = 1,
     proj_groups: int = 1,
+    need_query: bool = True,
+    need_key: bool = True,
+    need_conv_weight: bool = True,
+    need_conv_bias: bool = True,
+    need_proj_weight: bool = True,
+    need_proj_bias: bool = True,
 ) -> tuple[Tensor, ...]:
     op = "hadamard_attention_backward"
     parameters = HadamardParameters(conv_weight, conv_bias, proj_weight, proj_bias)
     size = check_hadamard_attention(op, query, key, parameters, heads, dilation, stride, proj_groups)
     check_gradient(op, "attn", attn, "query", query, size)
     check_gradient(op, "grad", grad, "query", query, size)
+    needed = (need_conv_weight, need_conv_bias, need_proj_weight, need_proj_bias)
     return (
-        empty_in_format(query, query.shape),
-        empty_in_format(key, key.shape),
-        *(query.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape) for tensor in parameters),
+        empty_in_format(query, query.shape) if need_query else query.new_empty(0),
+        empty_in_format(key, key.shape) if need_key else key.new_empty(0),
+        *(
+            tensor.new_empty(tensor.shape) if need and tensor is not None else query.new_empty(0)
+            for need, tensor in zip(needed, parameters, strict=True)
+        ),
     )
 
 
@@ -244,10 +242,8 @@ def _vmap_backward(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) ->
     return vmap.loop(_backward, info.batch_size, in_dims, args, options)
 
 
-torch.library.register_autograd("elsa::hadamard_attention", _gradients, setup_context=_setup_context)
-torch.library.register_autograd(
-    "elsa::hadamard_attention_backward", _second_gradients, setup_context=_setup_backward_context
-)
+autograd.register(_forward, HadamardAttentionFunction)
+autograd.register(_backward, _BackwardFunction)
 torch.library.register_vmap("elsa::hadamard_attention", _vmap)
 torch.library.register_vmap("elsa::hadamard_attention_backward", _vmap_backward)
 autocast.register(_forward, casts=6)
