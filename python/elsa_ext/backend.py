@@ -1,8 +1,10 @@
 """Which implementation answers a call: the native kernels, or the plain-PyTorch formula."""
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -15,13 +17,20 @@ _NATIVE_DEVICES = {
     op: ("cpu", "meta", *(("cuda",) if has_kernel(op, "cuda") else ())) for op in ("ghost_head", "hadamard_attention")
 }
 
-_backend: Backend = "native"
+_backend: ContextVar[Backend] = ContextVar("elsa_ext backend", default="native")
+
+# Blocks of use_backend that are open in any thread. torch.compile reads no context variable before 2.14, but compiles
+# again when this number changes.
+_open_blocks = 0
+_counting = threading.Lock()
 _warned: set[str] = set()
 
 
 @contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Choose the implementation of every elsa_ext op inside a ``with`` block.
+    """Choose the implementation of every elsa_ext op inside a ``with`` block, for this thread or asynchronous task alone.
+
+    Code that ``torch.compile`` made inside a block may answer other threads for as long as a block is open.
 
     Args:
         name: ``"native"``, the compiled kernels (the default), or ``"torch"``, the formula in plain PyTorch, which
@@ -34,19 +43,32 @@ def use_backend(name: Backend) -> Iterator[None]:
         >>> with elsa_ext.use_backend("torch"):
         ...     out = elsa_ext.ghost_head(value, attn, kernel_size=7)
     """
-    global _backend
     if name not in ("native", "torch"):
         raise ValueError(f"use_backend: name must be 'native' or 'torch', got {name!r}")
-    previous, _backend = _backend, name
+    previous = _backend.get()
+    _backend.set(name)
+    _count_blocks(1)
     try:
         yield
     finally:
-        _backend = previous
+        _count_blocks(-1)
+        _backend.set(previous)
+
+
+def _count_blocks(change: int) -> None:
+    global _open_blocks
+    with _counting:
+        _open_blocks += change
+
+
+@torch.compiler.assume_constant_result
+def _chosen() -> Backend:
+    return _backend.get()
 
 
 def is_native(op: str, tensor: torch.Tensor) -> bool:
     """Tell whether a call of ``op`` on ``tensor`` goes to a kernel of ours; warn once for a device that has none."""
-    if _backend != "native":
+    if _open_blocks and _chosen() != "native":
         return False
     device = tensor.device.type
     if device in _NATIVE_DEVICES[op]:

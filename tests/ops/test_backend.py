@@ -1,5 +1,9 @@
 """Which implementation answers a call, and what it leaves alone."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import elsa_ext
 import pytest
 import torch
@@ -46,6 +50,74 @@ def test_an_error_puts_the_backend_back() -> None:
     with pytest.raises(KeyError), elsa_ext.use_backend("torch"):
         raise KeyError
     assert "elsa" in namespaces(GhostHead(), "cpu")
+
+
+def test_threads_choose_for_themselves() -> None:
+    """Two threads whose blocks overlap, and a third that opens none."""
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    seen: dict[str, set[str]] = {}
+
+    def first() -> None:
+        with elsa_ext.use_backend("torch"):
+            first_is_in.set()
+            second_is_in.wait(10)
+            seen["first"] = namespaces(GhostHead(), "cpu")
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait(10)
+        with elsa_ext.use_backend("torch"):
+            second_is_in.set()
+            seen["third"] = ThreadPoolExecutor(1).submit(namespaces, GhostHead(), "cpu").result()
+            first_is_out.wait(10)
+            seen["second"] = namespaces(GhostHead(), "cpu")
+
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen["first"] == seen["second"] == {"aten"}
+    assert "elsa" in seen["third"]
+    assert "elsa" in namespaces(GhostHead(), "cpu")
+
+
+def test_asynchronous_tasks_choose_for_themselves() -> None:
+    async def with_formula() -> set[str]:
+        with elsa_ext.use_backend("torch"):
+            await asyncio.sleep(0)
+            return namespaces(GhostHead(), "cpu")
+
+    async def without() -> set[str]:
+        await asyncio.sleep(0)
+        return namespaces(GhostHead(), "cpu")
+
+    async def both() -> list[set[str]]:
+        return await asyncio.gather(with_formula(), without(), with_formula())
+
+    first, second, third = asyncio.run(both())
+    assert first == third == {"aten"}
+    assert "elsa" in second
+
+
+def test_compiled_code_follows_the_choice() -> None:
+    case = GhostHead()
+    tensors = make(case)
+    chosen: list[set[str]] = []
+
+    def note(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+        chosen.append({"elsa" for target in targets if str(target).startswith("elsa.")})
+        return graph
+
+    compiled = torch.compile(lambda: call(case, tensors), fullgraph=True, backend=note)
+    expected = compiled()
+    with elsa_ext.use_backend("torch"):
+        torch.testing.assert_close(compiled(), expected, rtol=1e-12, atol=1e-12)
+        with elsa_ext.use_backend("native"):
+            compiled()
+    compiled()
+    assert chosen == [{"elsa"}, set(), {"elsa"}]
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -1,6 +1,7 @@
 """ELSA attention and the transformer block around it, with the parameter names of the official code."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,19 @@ from torch import Tensor, nn
 
 from ..ops.ghost_head import ghost_head
 from ..ops.hadamard_attention import hadamard_attention
-from .layers import DropPath, Mlp
+from .fused import computes_attention
+from .layers import DropPath, Mlp, PointwiseConv2d
+
+# torch.fx records calls of them, instead of looking into tensors that it has not got.
+torch.fx.wrap("ghost_head")
+torch.fx.wrap("hadamard_attention")
+
+
+@torch.fx.wrap
+def _check_input(x: Tensor, dim: int) -> None:
+    if x.ndim != 4 or x.shape[-1] != dim:
+        raise ValueError(f"ELSA: the input must have shape (B, H, W, {dim}), got {list(x.shape)}")
+
 
 
 class ELSA(nn.Module):
@@ -21,6 +34,9 @@ class ELSA(nn.Module):
     of a pixel, zero outside the map. The input is (B, H, W, dim), the output (B, H // stride, W // stride, dim), in one
     dtype. The static matrices mul and add are the parameter ``ghost_head``: (2, 1, dim_v, K, K) if both are there,
     (1, dim_v, K, K) if ``lam`` or ``gamma`` is 0, None if both are.
+
+    Every layer is called as a module: hooks, adapters and replacements act on it. Only the layers of ``attn`` have the
+    fused op answer for them, and only as long as it computes what they do: see `fused`.
 
     Args:
         dim: Channels of the input and the output.
@@ -50,6 +66,10 @@ class ELSA(nn.Module):
 
     ghost_head: nn.Parameter | None
 
+    # For TorchScript, which takes its value at the time of scripting.
+    __constants__ = ["fused"]
+    __jit_unused_properties__ = ["fused"]
+
     def __init__(
         self,
         dim: int,
@@ -71,19 +91,11 @@ class ELSA(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        dim_qk = dim_qk or dim // 3 * 2
-        dim_v = dim_v or dim
-        _check_positive(
-            dim=dim,
-            num_heads=num_heads,
-            dim_qk=dim_qk,
-            dim_v=dim_v,
-            kernel_size=kernel_size,
-            stride=stride,
-            dilation=dilation,
-            group_width=group_width,
-            groups=groups,
-        )
+        dim, num_heads = _positive("dim", dim), _positive("num_heads", num_heads)
+        dim_qk, dim_v = _positive("dim_qk", dim_qk or dim // 3 * 2), _positive("dim_v", dim_v or dim)
+        kernel_size, stride = _positive("kernel_size", kernel_size), _positive("stride", stride)
+        dilation, group_width = _positive("dilation", dilation), _positive("group_width", group_width)
+        groups = _positive("groups", groups)
         dim_qk = math.ceil(dim_qk / group_width) * group_width
         taps = kernel_size**2
         if kernel_size % 2 == 0:
@@ -110,11 +122,11 @@ class ELSA(nn.Module):
         self.scale = float(qk_scale or (dim_v // num_heads) ** -0.5)
         self.group_width = group_width
         self.groups = groups
-        self.lam = lam
-        self.gamma = gamma
+        self.lam = int(lam)
+        self.gamma = float(gamma)
 
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.pre_proj = nn.Conv2d(dim, 2 * dim_qk + dim_v, 1, bias=qkv_bias, **factory)
+        self.pre_proj = PointwiseConv2d(dim, 2 * dim_qk + dim_v, bias=qkv_bias, **factory)
         padding = kernel_size // 2 * dilation
         conv_groups = dim_qk // group_width
         # Any, for its parts are read by index and TorchScript has no cast.
@@ -156,27 +168,46 @@ class ELSA(nn.Module):
         matrices = parameter.flatten(0, -4)
         return matrices[0] if self.lam else None, matrices[-1] if self.gamma else None
 
+    @property
+    def fused(self) -> bool:
+        """Whether `elsa_ext.hadamard_attention` answers for the layers of ``attn``, or they are called themselves.
+
+        It answers if they are the layers that were made here, with plain parameters, and without anything that calling
+        them would run beside their forward: hooks, parametrizations, a ``forward`` that was put in its place.
+        """
+        return computes_attention(self.attn, self.num_heads, self.kernel_size, self.dilation, self.groups)
+
+    def _attention(self, query: Tensor, key: Tensor) -> Tensor:
+        """Make the attention maps, (B, num_heads·K², H // stride, W // stride)."""
+        if self.fused:
+            conv, proj = self.attn[0], self.attn[2]
+            maps: Tensor = hadamard_attention(
+                query,
+                key,
+                conv.weight,
+                conv.bias,
+                proj.weight,
+                proj.bias,
+                heads=self.num_heads,
+                scale=self.scale,
+                dilation=self.dilation,
+                stride=self.stride,
+                proj_groups=self.groups,
+            )
+            return maps
+        product = query * key * self.scale
+        if self.stride > 1:
+            product = F.avg_pool2d(product, self.stride)
+        logits: Tensor = self.attn(product)
+        return logits.unflatten(1, [self.num_heads, self.kernel_size**2]).softmax(2).flatten(1, 2)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) to (B, H // stride, W // stride, dim)."""
-        if x.ndim != 4 or x.shape[-1] != self.dim:
-            raise ValueError(f"ELSA: the input must have shape (B, H, W, {self.dim}), got {list(x.shape)}")
-        # A linear layer keeps the map channels-last: query, key and value are views of its result, never copies.
-        qkv = F.linear(x, self.pre_proj.weight.flatten(1), self.pre_proj.bias).permute(0, 3, 1, 2)
+        _check_input(x, self.dim)
+        # Query, key and value are views of one channels-last map, never copies.
+        qkv = self.pre_proj(x.permute(0, 3, 1, 2))
         query, key, value = torch.split(qkv, [self.dim_qk, self.dim_qk, self.dim_v], dim=1)
-        conv, proj = self.attn[0], self.attn[2]
-        attn = hadamard_attention(
-            query,
-            key,
-            conv.weight,
-            conv.bias,
-            proj.weight,
-            proj.bias,
-            heads=self.num_heads,
-            scale=self.scale,
-            dilation=self.dilation,
-            stride=self.stride,
-            proj_groups=self.groups,
-        )
+        attn = self._attention(query, key)
         ghost_mul, ghost_add = self._ghost_matrices()
         if ghost_add is not None and self.gamma != 1:
             ghost_add = self.gamma * ghost_add
@@ -292,7 +323,12 @@ class ELSABlock(nn.Module):
         return x
 
 
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"ELSA: {name} must be a positive integer, got {size!r}")
+def _positive(name: str, size: Any) -> int:
+    """Return a size as a plain integer, of whatever kind it is."""
+    try:
+        whole = operator.index(size)
+    except TypeError:
+        whole = 0
+    if whole < 1 or isinstance(size, bool):
+        raise ValueError(f"ELSA: {name} must be a positive integer, got {size!r}")
+    return whole

@@ -1,7 +1,8 @@
 """Argument checks with the messages of the native ops, for the fake kernels and the plain-PyTorch formula."""
 
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,18 @@ def check_tensors(op: str, required: dict[str, Tensor], optional: dict[str, Tens
         if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
             kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
             raise error(op, f"{argument} must be a dense tensor, got {kind}")
+
+
+def whole(op: str, argument: str, value: Any) -> Any:
+    """Return an integer of any kind, NumPy's too, as one that the dispatcher takes; symbolic ones stay what they are."""
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"elsa::{op}: {argument} must be an integer, got {value!r}")
 
 
 def _check_dtype(op: str, argument: str, tensor: Tensor) -> None:
@@ -154,6 +167,8 @@ def check_hadamard_attention(
     if not 0 < heads <= _LARGEST:
         raise error(op, f"heads must be from 1 to {_LARGEST}, got {heads}")
     attn_channels = heads * kernel_size**2
+    if attn_channels >= 2**63:
+        raise error(op, f"heads·K² must fit in 64 bits, got heads = {heads} and K = {kernel_size}")
     if proj_groups <= 0 or channels % proj_groups != 0 or attn_channels % proj_groups != 0:
         expected = f"{channels} channels and heads·K² = {attn_channels}"
         raise error(op, f"proj_groups must divide {expected}, got {proj_groups}")

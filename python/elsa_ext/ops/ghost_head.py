@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
 from . import autocast, autograd, formula, vmap
-from .checks import check_ghost_head, check_gradient, check_tensors, empty_in_format
+from .checks import check_ghost_head, check_gradient, check_tensors, empty_in_format, whole
 
 _forward = torch.ops.elsa.ghost_head.default
 _backward = torch.ops.elsa.ghost_head_backward.default
@@ -48,19 +48,20 @@ def ghost_head(
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
-        TypeError: An argument is not a tensor.
+        TypeError: An argument is not a tensor, or an option is not an integer.
 
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.3.
     """
     check_tensors("ghost_head", {"value": value, "attn": attn}, {"ghost_mul": ghost_mul, "ghost_add": ghost_add})
-    options = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
+    given = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
+    options = {name: whole("ghost_head", name, value) for name, value in given.items()}
     if is_native("ghost_head", value) and not vmap.transforms_active():
         return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)
     if autocast.is_enabled(value.device.type):
         value, attn = autocast.cast((value, attn), value.device.type)
     if is_native("ghost_head", value):
-        return GhostHeadFunction.apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)
+        return GhostHeadFunction.apply(value, attn, ghost_mul, ghost_add, *options.values())
     check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, **options)
     return formula.ghost_head(value, attn, ghost_mul, ghost_add, **options)
 

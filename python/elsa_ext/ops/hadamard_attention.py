@@ -1,5 +1,6 @@
 """Hadamard attention: the functional API, and what torch.library needs to know beside the native kernels."""
 
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from ..backend import is_native
 from . import autocast, autograd, formula, vmap
-from .checks import HadamardParameters, check_gradient, check_hadamard_attention, check_tensors, empty_in_format
+from .checks import HadamardParameters, check_gradient, check_hadamard_attention, check_tensors, empty_in_format, whole
 
 _forward = torch.ops.elsa.hadamard_attention.default
 _backward = torch.ops.elsa.hadamard_attention_backward.default
@@ -55,7 +56,7 @@ def hadamard_attention(
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
-        TypeError: An argument is not a tensor.
+        TypeError: An argument is not a tensor, or a number is not one.
 
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.2.
@@ -65,14 +66,18 @@ def hadamard_attention(
         {"query": query, "key": key, "conv_weight": conv_weight, "proj_weight": proj_weight},
         {"conv_bias": conv_bias, "proj_bias": proj_bias},
     )
-    options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+    given = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+    options = {name: whole("hadamard_attention", name, value) for name, value in given.items()}
+    heads = whole("hadamard_attention", "heads", heads)
+    if isinstance(scale, numbers.Real):  # NumPy's are
+        scale = float(scale)
     tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
     if is_native("hadamard_attention", query) and not vmap.transforms_active():
         return torch.ops.elsa.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
     if autocast.is_enabled(query.device.type):
         tensors = autocast.cast(tensors, query.device.type)
     if is_native("hadamard_attention", query):
-        return HadamardAttentionFunction.apply(*tensors, heads, scale, dilation, stride, proj_groups)
+        return HadamardAttentionFunction.apply(*tensors, heads, scale, *options.values())
     query, key, *parameters = tensors
     check_hadamard_attention("hadamard_attention", query, key, HadamardParameters(*parameters), heads, **options)
     return formula.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
