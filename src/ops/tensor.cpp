@@ -57,10 +57,11 @@ Sizes sizes(const Tensor& tensor) {
 }
 
 std::string cause(const std::exception& error) {
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+  const std::string message = error.what();
+  // PyTorch's parallel loop passes on what it says, and not its type.
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr || message.starts_with("std::bad_alloc")) {
     return "out of memory";
   }
-  const std::string message = error.what();
   // PyTorch puts its own message before this, or from 2.10 to 2.12 on stderr alone.
   const std::size_t end = message.find(" (originally from ");
   if (end == std::string::npos && message.find(" API call failed at ") != std::string::npos) {

@@ -191,6 +191,12 @@ HADAMARD_ATTENTION = [
     _hadamard_call("heads_negative", "heads -2", heads=_be(-2)),
     _hadamard_call("heads_of_another", "proj_weight 18 27", heads=_be(3)),
     _hadamard_call("heads_overflow", "heads 4611686018427387906", heads=_be(2**62 + 2)),
+    _hadamard_call(
+        "heads_times_taps_overflow",
+        "heads 2147483647 268435457",
+        heads=_be(2**31 - 1),
+        conv_weight=lambda t: t.new_zeros(1).expand(6, 3, 2**28 + 1, 2**28 + 1),
+    ),
     _hadamard_call("dilation_zero", "dilation 0", dilation=_be(0)),
     _hadamard_call("stride_zero", "stride 0", stride=_be(0)),
     _hadamard_call("stride_negative", "stride -1", stride=_be(-1)),

@@ -88,7 +88,7 @@ def test_third_derivative(backend: Backend, case: Case) -> None:
 
 
 class BackwardCalls(TorchDispatchMode):
-    """Notes which gradients each call of ghost_head_backward computes."""
+    """Notes which gradients each call of a backward op computes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,37 +96,63 @@ class BackwardCalls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.elsa.ghost_head_backward.default:
+        if func in (torch.ops.elsa.ghost_head_backward.default, torch.ops.elsa.hadamard_attention_backward.default):
             self.computed.append([grad.numel() > 0 for grad in result])
         return result
 
 
-@pytest.mark.parametrize("name", given(GHOST_HEAD))
-def test_gradients_that_nobody_asked_for_are_not_computed(native: Backend, name: str) -> None:
-    function, leaves = function_of(GHOST_HEAD, make(GHOST_HEAD, device=native.device), [name])
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case in BOTH for name in given(case)], ids=str)
+def test_gradients_that_nobody_asked_for_are_not_computed(native: Backend, case: Case, name: str) -> None:
+    function, leaves = function_of(case, make(case, device=native.device), [name])
     with BackwardCalls() as calls:
         function(*leaves).sum().backward()
-    assert calls.computed == [[name == other for other in given(GHOST_HEAD)]]
+    assert calls.computed == [[name == other for other in given(case)]]
+
+
+def subsets(flags: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return list(chain.from_iterable(combinations(flags, count) for count in range(len(flags) + 1)))
+
+
+def check_need_flags(case: Case, device: str, flags: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """The gradients that are wanted are the same as among all, and the others are empty."""
+    arguments = backward_arguments(case, device=device)
+    backward = getattr(torch.ops.elsa, f"{case.op}_backward")
+    everything = backward(**arguments)
+    some = backward(**arguments, **{flag: flag in wanted for flag in flags})
+    for flag, name, one, same in zip(flags, case.shapes, some, everything, strict=True):
+        assert same.shape == (torch.Size([0]) if arguments[name] is None else arguments[name].shape)
+        if flag in wanted:
+            torch.testing.assert_close(one, same, rtol=1e-12, atol=1e-12)
+        else:
+            assert one.shape == (0,) and one.dtype == same.dtype, name
 
 
 FLAGS = ("need_value", "need_attn", "need_mul", "need_add")
 
 
-@pytest.mark.parametrize("wanted", list(chain.from_iterable(combinations(FLAGS, n) for n in range(5))), ids=str)
+@pytest.mark.parametrize("wanted", subsets(FLAGS), ids=str)
 @pytest.mark.parametrize(("mul", "add"), [("shared", "sample"), ("none", "shared"), ("none", "none")])
 def test_need_flags(native: Backend, wanted: tuple[str, ...], mul: str, add: str) -> None:
-    arguments = backward_arguments(GhostHead(mul=mul, add=add, kernel_size=5), device=native.device)
-    everything = torch.ops.elsa.ghost_head_backward(**arguments)
-    some = torch.ops.elsa.ghost_head_backward(**arguments, **{flag: flag in wanted for flag in FLAGS})
-    for flag, name, one, same in zip(FLAGS, list(GHOST_HEAD.shapes), some, everything, strict=True):
-        if arguments[name] is None:
-            assert same.shape == (0,)
-        else:
-            assert same.shape == arguments[name].shape
-        if flag in wanted:
-            torch.testing.assert_close(one, same, rtol=1e-12, atol=1e-12)
-        else:
-            assert one.shape == (0,) and one.dtype == same.dtype, name
+    check_need_flags(GhostHead(mul=mul, add=add, kernel_size=5), native.device, FLAGS, wanted)
+
+
+HADAMARD_FLAGS = (
+    *("need_query", "need_key", "need_conv_weight"),
+    *("need_conv_bias", "need_proj_weight", "need_proj_bias"),
+)
+
+
+@pytest.mark.parametrize("wanted", subsets(HADAMARD_FLAGS), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        HadamardAttention(channels=8, groups=2, kernel_size=5),  # CUDA: the kernels with a compile-time K, and any K
+        HadamardAttention(channels=6, stride=2, conv_bias=False, proj_bias=False),
+    ],
+    ids=str,
+)
+def test_need_flags_of_hadamard_attention(native: Backend, case: HadamardAttention, wanted: tuple[str, ...]) -> None:
+    check_need_flags(case, native.device, HADAMARD_FLAGS, wanted)
 
 
 def test_hadamard_backward_gives_empty_tensors_for_missing_biases(native: Backend) -> None:

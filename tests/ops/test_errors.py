@@ -81,7 +81,8 @@ def test_the_calls_are_valid_before_their_change(backend: Backend, case: GhostHe
 def of_shape(bad: BadCall) -> bool:
     """Tell whether ``bad`` is wrong in a shape or an option: what the oracle, which knows one dtype, can tell."""
     given = bad.apply(forward_arguments(bad.case, dtype=torch.float32)).values()
-    return all(a.dtype == torch.float32 and a.device.type == "cpu" for a in given if isinstance(a, torch.Tensor))
+    tensors = [a for a in given if isinstance(a, torch.Tensor)]
+    return all(a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() < 2**31 for a in tensors)
 
 
 @pytest.mark.parametrize("bad", [bad for bad in FORWARD if of_shape(bad)], ids=str)

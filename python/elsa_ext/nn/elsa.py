@@ -126,7 +126,7 @@ class ELSA(nn.Module):
         self.gamma = float(gamma)
 
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.pre_proj = PointwiseConv2d(dim, 2 * dim_qk + dim_v, bias=qkv_bias, **factory)
+        self.pre_proj = PointwiseConv2d(dim, 2 * dim_qk + dim_v, 1, bias=qkv_bias, **factory)
         padding = kernel_size // 2 * dilation
         conv_groups = dim_qk // group_width
         # Any, for its parts are read by index and TorchScript has no cast.
@@ -199,7 +199,7 @@ class ELSA(nn.Module):
         if self.stride > 1:
             product = F.avg_pool2d(product, self.stride)
         logits: Tensor = self.attn(product)
-        return logits.unflatten(1, [self.num_heads, self.kernel_size**2]).softmax(2).flatten(1, 2)
+        return logits.unflatten(1, [self.num_heads, self.kernel_size * self.kernel_size]).softmax(2).flatten(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) to (B, H // stride, W // stride, dim)."""

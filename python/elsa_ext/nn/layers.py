@@ -1,6 +1,7 @@
 """The layers that attention and a transformer block are made of."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,22 +73,21 @@ class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution that keeps maps channels-last: (B, C, H, W) to (B, out_channels, H, W), never copied.
 
     Args:
-        in_channels: C.
-        out_channels: Channels of the result.
-        bias: Add a bias.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
+        *args: As of ``nn.Conv2d``, whose signature adapters call with the type of what they wrap.
+        **options: Likewise.
+
+    Raises:
+        ValueError: They are those of another convolution than one of 1x1 with stride 1, without padding and groups.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        geometry = (self.kernel_size, self.stride, self.padding, self.groups)
+        if geometry != ((1, 1), (1, 1), (0, 0), 1):
+            raise ValueError(
+                "PointwiseConv2d: kernel_size, stride, padding and groups must be (1, 1), (1, 1), (0, 0) and 1, got "
+                + ", ".join(map(str, geometry))
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute ``Σ_c weight[o, c] · x[b, c, y, x] + bias[o]`` as a matrix product over the pixels."""
