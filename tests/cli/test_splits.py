@@ -41,6 +41,7 @@ def lay_out(root: Path, names: str) -> Path:
         ("train/, val/, .ipynb_checkpoints/, __MACOSX/", "train", "val"),
         ("train, val", "train", "val"),  # which find_classes refuses: they hold no classes
         ("train, test1, sample", "train", "test1"),
+        ("training_set, test_images, sample", "training_set", "test_images"),
     ],
 )
 def test_parts(tmp_path: Path, names: str, train: str, test: str) -> None:

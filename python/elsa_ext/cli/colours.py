@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from .errors import CommandError
 
@@ -34,8 +34,6 @@ def to_rgb(file: ImageFile.ImageFile) -> Image.Image:
     image: Image.Image = file
     if file.mode == "F" or file.mode.startswith("I"):
         return Image.fromarray(deep_greys(file)).convert("RGB")
-    if file.mode == "LAB":
-        return lab_to_rgb(file)
     if file.mode == "La":
         image = file.convert("LA")
     if file.mode in ("P", "PA"):
@@ -116,14 +114,6 @@ def white_level(file: ImageFile.ImageFile) -> int:
     if bits > 16:
         raise unknown_white(f"integers of more than 8 bits in a file of format {file.format}")
     return 2**bits - 1
-
-
-def lab_to_rgb(file: ImageFile.ImageFile) -> Image.Image:
-    """Return CIE L*a*b* (of white D50, as files hold it) as sRGB."""
-    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(file, lab, rgb, outputMode="RGB")
-    assert converted is not None  # None is for work in place
-    return converted
 
 
 def widen_palette(file: ImageFile.ImageFile) -> None:
