@@ -64,7 +64,7 @@ def test_empty_folder(command: Command, tmp_path: Path) -> None:
     assert_refused(command("train", "--data", tmp_path), str(tmp_path), "class folder")
     for name in "ab":
         (tmp_path / name).mkdir()
-    assert_refused(command("train", "--data", tmp_path), str(tmp_path), "no valid file", "a, b")
+    assert_refused(command("train", "--data", tmp_path), str(tmp_path), "classes without an image: a, b")
 
 
 def test_data_is_a_file(command: Command, tmp_path: Path) -> None:

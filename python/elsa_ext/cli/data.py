@@ -5,38 +5,37 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
-from torchvision.datasets import ImageFolder
+from torch.utils.data import Dataset
 from torchvision.transforms import Compose, InterpolationMode, RandomAffine
 
 from .errors import CommandError
+from .folders import Class, describe_left_out, find_classes, refuse_telling_format, same_class, subfolders
 from .images import load_image
+from .splits import find_split
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Any], Tensor]
+Files = list[tuple[str, int]]
 
 
-class Labelled(Dataset[Any]):
-    """Images in memory, transformed when they are asked for."""
+class Images(Dataset[Any]):
+    """Images in memory, or paths of images, each with its label, transformed when they are asked for."""
 
-    def __init__(self, images: Sequence[Image.Image], labels: Sequence[int], transform: Transform) -> None:
-        self.images = images
-        self.labels = labels
+    def __init__(self, labelled: Sequence[tuple[Any, int]], transform: Transform) -> None:
+        self.labelled = labelled
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labelled)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[index]), self.labels[index]
-
-
-Images: TypeAlias = Labelled | ImageFolder | Subset[Any]
+        image, label = self.labelled[index]
+        return self.transform(image), label
 
 
 @dataclass
@@ -72,51 +71,70 @@ def digits(config: dict[str, Any]) -> Data:
     # No flips: a mirrored digit is another sign.
     shake = RandomAffine(10, translate=(0.1, 0.1), scale=(0.9, 1.1), interpolation=InterpolationMode.BILINEAR)
     return Data(
-        train=Labelled([images[i] for i in train], [labels[i] for i in train], Compose([shake, to_input])),
-        test=Labelled([images[i] for i in test], [labels[i] for i in test], to_input),
+        train=Images([(images[i], labels[i]) for i in train], Compose([shake, to_input])),
+        test=Images([(images[i], labels[i]) for i in test], to_input),
         classes=[str(name) for name in source.target_names],
         samples={f"{labels[i]}.png": images[i] for i in test},
     )
 
 
 def folder(root: Path, config: dict[str, Any], seed: int) -> Data:
-    """Return the images of ``root/{train,val|test}/<class>/*``, or of ``root/<class>/*`` split at random by ``seed``.
+    """Return the images of ``root/{train,val}/<class>/*``, or of ``root/<class>/*`` split at random by ``seed``.
+
+    Prints which folders are used, where there is a choice, and what is left out.
 
     Raises:
         CommandError: The folder is missing, is laid out otherwise, or has too few classes or images.
     """
+    left_out: Counter[str] = Counter()
+    parts = find_split(root)
+    train, test, classes = read_parts(*parts, left_out) if parts else draw_parts(root, seed, left_out)
+    if parts:
+        unused = [repr(other.name) for other in subfolders(root) if other not in parts]
+        rest = f"; not used: {', '.join(unused)}" if unused else ""
+        print(f"folders {parts[0].name!r} to train on, {parts[1].name!r} to test on{rest}")
+    if left_out:
+        print(describe_left_out(left_out))
     to_input = create_transform(**config)
     # timm's own crops, down to a twelfth of the image, are meant for hundreds of epochs.
     augment = create_transform(**config, is_training=True, scale=(0.5, 1.0))
-    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
-    if (root / "train").is_dir() and tests:
-        train = image_folder(root / "train", augment)
-        test = image_folder(tests[0], to_input)
-        if train.classes != test.classes:
-            odd = ", ".join(sorted({*train.classes} ^ {*test.classes}))
-            raise CommandError(f"{root / 'train'} and {tests[0]} differ in their classes: {odd}")
-        return Data(train, test, train.classes)
-    train, test = image_folder(root, augment), image_folder(root, to_input)
-    name, count = min(Counter(train.targets).items(), key=lambda item: item[1])
-    if count < 2:
-        raise CommandError(f"{root / train.classes[name]} has one image; a class needs two, one of them to test on")
-    chosen = split(train.targets, seed)
-    return Data(Subset(train, chosen[0]), Subset(test, chosen[1]), train.classes)
+    return Data(
+        train=Images(train, Compose([load_image, augment])),
+        test=Images(test, Compose([load_image, to_input])),
+        classes=classes,
+    )
 
 
-def image_folder(root: Path, transform: Transform) -> ImageFolder:
-    """Return torchvision's dataset of ``root/<class>/*``, which must have two classes or more."""
-    try:
-        dataset = ImageFolder(str(root), transform, loader=load_image)
-    except FileNotFoundError as error:
-        if not root.exists():
-            raise CommandError(f"no such folder: {root}") from None
-        raise CommandError(f"{root}: {error}") from None
-    except NotADirectoryError:
-        raise CommandError(f"{root} is a file, not a folder of images") from None
-    if len(dataset.classes) < 2:
-        raise CommandError(f"{root} has one class, {dataset.classes[0]!r}; at least two are needed")
-    return dataset
+def read_parts(train_root: Path, test_root: Path, left_out: Counter[str]) -> tuple[Files, Files, list[str]]:
+    """Return the files to train on, those to test on, and the names of the classes, which both folders must share."""
+    train, test = find_classes(train_root, left_out), find_classes(test_root, left_out)
+    refuse_telling_format(train_root, train)
+    names = [found.name for found in train]
+    pairs = {found.name: same_class(found.name, names) for found in test}
+    times = Counter(pairs.values())
+    odd = [name for name in names if times[name] != 1] + [name for name, same in pairs.items() if same is None]
+    if odd:
+        raise CommandError(f"{train_root} and {test_root} differ in their classes: {', '.join(sorted(odd))}")
+    indices = {name: names.index(same) for name, same in pairs.items() if same is not None}
+    return labelled(train, {name: index for index, name in enumerate(names)}), labelled(test, indices), names
+
+
+def draw_parts(root: Path, seed: int, left_out: Counter[str]) -> tuple[Files, Files, list[str]]:
+    """Return the files to train on, those to test on, drawn by ``seed``, and the names of the classes."""
+    classes = find_classes(root, left_out)
+    refuse_telling_format(root, classes)
+    for found in classes:
+        if len(found.images) < 2:
+            raise CommandError(f"{root / found.name} has one image; a class needs two, one of them to test on")
+    names = [found.name for found in classes]
+    files = labelled(classes, {name: index for index, name in enumerate(names)})
+    train, test = split([label for _, label in files], seed)
+    return [files[i] for i in train], [files[i] for i in test], names
+
+
+def labelled(classes: Sequence[Class], indices: dict[str, int]) -> Files:
+    """Return each image of the classes with the index of its class."""
+    return [(image, indices[found.name]) for found in classes for image in found.images]
 
 
 def split(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:

@@ -35,14 +35,18 @@ DATA = """\
 layout of --data FOLDER:
   FOLDER/<class>/*           one fifth of every class, drawn with --seed, is the test set
 or
-  FOLDER/train/<class>/*     what to train on
-  FOLDER/val/<class>/*       what to test on; FOLDER/test/<class>/* if there is no val
+  FOLDER/train/<class>/*     what to train on; "training" and "Train" do as well
+  FOLDER/val/<class>/*       what to test on; also valid, validation, dev or eval, or test if there is none of these
+Images are the files of all formats that Pillow reads, in folders of any depth. Names that begin with a dot and what
+systems leave in folders (Thumbs.db, __MACOSX, ...) do not count; other files are left out, and counted in the output.
+Pictures of more than 178956970 pixels are refused; the environment variable ELSA_MAX_IMAGE_PIXELS sets another limit.
 """
 
 CLASSIFY = """\
 Print the most probable classes of each image.
 
-Any format that Pillow reads, any size, grayscale or colour; transparent pixels count as white.
+Any format that Pillow reads, grayscale or colour; transparent pixels count as white. Any size up to 178956970 pixels;
+the environment variable ELSA_MAX_IMAGE_PIXELS sets another limit.
 An image that cannot be read is reported, the others are classified, and the exit code is 2.
 """
 
