@@ -38,7 +38,7 @@ def _saying_why(hook: Callable[..., Any]) -> Callable[..., Any]:
             except NotFoundError as error:
                 raise SystemExit(f"{CANNOT}{error}; without build isolation, first: {TOOLS}") from None
             except SystemExit:
-                reason = failure.read_text() if failure.exists() else "the first error above says why"
+                reason = failure.read_text("utf-8") if failure.exists() else "the first error above says why"
                 raise SystemExit(f"{CANNOT}{reason} (docs/building.md has more)") from None
 
     return call
