@@ -14,11 +14,12 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 # CUDA kernels take minutes to compile: without a GPU, to run them on, they are left out unless asked for.
 ELSA_CUDA ?= $(if $(wildcard /dev/nvidia0),on,off)
-build_options := --no-build-isolation -C cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
-native_options := $(build_options) -C build-dir=build/native -C cmake.define.ELSA_CUDA=$(ELSA_CUDA)
+# Not -C, which the pip that comes with Python 3.10 does not know.
+build_options := --no-build-isolation --config-settings=cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
+native_options := $(build_options) --config-settings=build-dir=build/native --config-settings=cmake.define.ELSA_CUDA=$(ELSA_CUDA)
 sources := pyproject.toml CMakeLists.txt README.md LICENSE tests/emulation/CMakeLists.txt \
   $(shell find cmake include src python/elsa_ext -type f -not -name '*.pyc')
-native_sources := $(shell find include src tests/emulation docs/deployment -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+native_sources := $(shell find cmake include src tests/emulation docs/deployment -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
@@ -50,7 +51,7 @@ wheel: $(VENV)/package.stamp
 
 cuda-wheel: $(VENV)/package.stamp
 	rm -rf dist/cuda
-	$(pip) wheel --no-deps $(build_options) -C cmake.define.ELSA_CUDA=on -C build-dir=build/cuda -w dist/cuda .
+	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w dist/cuda .
 
 # A build of its own, imported before the one in .venv. Leaks are not looked for: the interpreter leaks by design. What
 # is left out takes an hour: numerical derivatives, hence thousands of calls, by emulated kernels.
@@ -59,7 +60,8 @@ sanitizer_library = $(shell $(CXX) -print-file-name=$(1))
 sanitize: $(VENV)/test.stamp
 	rm -rf build/sanitized
 	$(pip) install --no-deps --target build/sanitized --no-build-isolation \
-	  -C build-dir=build/sanitize -C cmake.define.ELSA_CUDA=off -C cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" -C install.strip=false .
+	  --config-settings=build-dir=build/sanitize --config-settings=cmake.define.ELSA_CUDA=off \
+	  --config-settings=cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" --config-settings=install.strip=false .
 	grep -q __asan_init build/sanitized/elsa_ext/libelsa_cpu.so
 	$(bin)/cmake --build build/sanitize --target elsa_emulated
 	PYTHONPATH=build/sanitized ELSA_EMULATED_LIBRARY=$(CURDIR)/build/sanitize/tests/emulation/libelsa_emulated.so ASAN_OPTIONS=detect_leaks=0 \
@@ -78,7 +80,7 @@ $(VENV)/torch.txt: FORCE | $(VENV)/bin/python
 	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
 
 $(VENV)/torch.stamp: $(VENV)/torch.txt
-	$(pip) install '$(TORCH)' numpy 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.25' ninja
+	$(pip) install '$(TORCH)' numpy 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.25.2' ninja
 	touch $@
 
 # torch is named again so that no other package replaces it.

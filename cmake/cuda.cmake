@@ -1,19 +1,13 @@
-# libelsa_cuda, for the architectures of CMAKE_CUDA_ARCHITECTURES or else of TORCH_CUDA_ARCH_LIST.
-if(NOT CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
-  if(DEFINED ENV{TORCH_CUDA_ARCH_LIST})
-    string(REGEX REPLACE "[ ,]+" ";" CMAKE_CUDA_ARCHITECTURES "$ENV{TORCH_CUDA_ARCH_LIST}")
-    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "[.]" "")
-    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "^([0-9]+a?)$" "\\1-real")
-    list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "[+]PTX$" "")
-  endif()
-endif()
+# libelsa_cuda.
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
-find_package(CUDAToolkit REQUIRED)
+find_package(CUDAToolkit)
+if(NOT TARGET CUDA::cudart_static)
+  fail("nvcc works, but libcudart_static.a was not found: install it, or leave the CUDA kernels out by ELSA_CUDA=off")
+endif()
 
 # Stands in for the library of this name in a torch that was built for CUDA, which is loaded by the time that ours is.
 set(stub ${CMAKE_CURRENT_BINARY_DIR}/stub/torch_cuda.cpp)

@@ -2,45 +2,61 @@
 # What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
 # graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
 # Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed,
-# no network. Ends within 9 minutes. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
-set -euo pipefail
-cd "$(dirname "$0")/../.."
+# no network. Ends within 9 minutes. A step that
+# fails does not keep the others from running; the last lines name those that failed. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}
 out=${OUT:-benchmarks/results}
 mkdir -p "$out" build
 
-capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
-gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
+failed=()
+step() {  # name, command
+  echo "== $1"
+  (set -e; "${@:2}")
+  local status=$?
+  [ $status = 0 ] || failed+=("$1 (exit code $status)")
+}
+finish() {
+  [ ${#failed[@]} = 0 ] && echo "All steps passed" && exit
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+}
 
-echo "== build for sm_$capability"
-"$python" -m pip install --quiet --no-deps --no-build-isolation --target build/gpu --upgrade \
-  -C build-dir=build/gpu-build -C cmake.define.ELSA_CUDA=on -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability" .
+build() {
+  local capability
+  capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
+  "$python" -m pip install --quiet --no-deps --no-build-isolation --target build/gpu --upgrade \
+    --config-settings=build-dir=build/gpu-build --config-settings=cmake.define.ELSA_CUDA=on \
+    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability" .
+  "$python" -m elsa_ext.cli info
+}
+tests() {
+  ELSA_REQUIRE_CUDA=1 timeout 220 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" \
+    -p no:cacheprovider
+}
+sanitize() { timeout 60 compute-sanitizer --tool "$1" --error-exitcode 1 "$python" .github/scripts/sanitize_gpu.py; }
+bench() {  # seconds, name of the result, arguments of elsa-ext bench
+  local seconds=$1 json=$results-$2.json status=0
+  shift 2
+  timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --device cuda --backprop --json "$json" || status=$?
+  [ $status != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
+  return $status
+}
+
 export PYTHONPATH=$PWD/build/gpu
-"$python" -m elsa_ext.cli info
-
-echo "== tests"
-ELSA_REQUIRE_CUDA=1 timeout 220 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" \
-  -p no:cacheprovider
-
-echo "== compute-sanitizer"
+step build build
+[ ${#failed[@]} = 0 ] || finish  # the others need it
+step tests tests
 if compute-sanitizer --error-exitcode 1 "$python" -c 'import torch; torch.ones(1).cuda()' > build/probe.txt 2>&1; then
-  for tool in memcheck racecheck; do
-    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" .github/scripts/sanitize_gpu.py
-  done
+  for tool in memcheck racecheck; do step "$tool" sanitize "$tool"; done
 else
   echo "LEFT OUT: compute-sanitizer is missing or does not run on this machine"
   tail -n 3 build/probe.txt
 fi
-
-echo "== benchmark"
+gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
 results=$out/$gpu-$(date -u +%Y%m%d)
-bench() {  # seconds, name of the result, arguments of elsa-ext bench
-  local seconds=$1 json=$results-$2.json
-  shift 2
-  timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --device cuda --backprop --json "$json" || {
-    [ $? = 124 ] && echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"
-  }
-}
-bench 60 op-bfloat16 op --batch 128 --dtype bfloat16
-bench 40 op-float32 op --batch 128 --baselines depthwise
-bench 20 module-bfloat16 module --batch 128 --dtype bfloat16 --baselines timm
+step "bench op, bfloat16" bench 60 op-bfloat16 op --batch 128 --dtype bfloat16
+step "bench op, float32" bench 40 op-float32 op --batch 128 --baselines depthwise
+step "bench module" bench 20 module-bfloat16 module --batch 128 --dtype bfloat16 --baselines timm
+finish

@@ -18,7 +18,10 @@ def _load_cuda() -> str:
     library = next(_FOLDER.glob("libelsa_cuda.*"), None)
     if library is None:
         reason = _C.cuda_build.removeprefix("none: ")
-        return f"elsa_ext was built without CUDA kernels ({reason}); build it again with nvcc on PATH and ELSA_CUDA=on"
+        return (
+            f"elsa_ext was built without CUDA kernels ({reason}); build it again with an nvcc that works on PATH and "
+            "ELSA_CUDA=on in the environment"
+        )
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was built without CUDA"
     built_for, here = _C.cuda_build.split()[1].split(".")[0], torch.version.cuda.split(".")[0]

@@ -96,7 +96,12 @@ __device__ void reduce_taps(const float (&value)[slot_pixels + Taps - 1][lane_ch
         if constexpr (Want::add) sum_add[j][c] += grad[p][c] * value[p + j][c];
       }
     }
-    if constexpr (Want::attn) map[lane] = sum_over_lanes(sum_attn, lane) + (first_block ? 0 : map[lane]);
+    if constexpr (Want::attn) {
+      const float sum = sum_over_lanes(sum_attn, lane);
+      // Exchanges order no memory: another lane may not have read attn yet.
+      if constexpr (Want::mul) __syncwarp();
+      map[lane] = sum + (first_block ? 0 : map[lane]);
+    }
   }
 }
 

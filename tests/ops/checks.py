@@ -30,6 +30,12 @@ def evaluate(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
     return {"out": out.detach(), **dict(zip(given, grads, strict=True))}
 
 
+def formula(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """What ``evaluate`` gives by the plain-PyTorch formula, on the CPU: a GPU would compute its convolution in TF32."""
+    with elsa_ext.use_backend("torch"):
+        return evaluate(case, {name: None if t is None else t.cpu() for name, t in tensors.items()}, grad.cpu())
+
+
 def _array(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.detach().to("cpu", torch.float64).numpy()
 
@@ -107,8 +113,7 @@ def check(
     grad = make_grad(case, dtype, device, (layouts or {}).get("grad", "contiguous"))
     before = {name: None if t is None else t.clone() for name, t in tensors.items()}
     actual = evaluate(case, tensors, grad)
-    with elsa_ext.use_backend("torch"):
-        plain = evaluate(case, tensors, grad)
+    plain = formula(case, tensors, grad)
     exact = oracle(case, tensors, grad)
     for name, result in actual.items():
         assert_close(name, result, plain[name], exact[name])

@@ -61,10 +61,14 @@ __device__ void unpack(const Words<T>& words, float (&to)[lane_channels]) {
 }
 
 // Add the product of a 16 × 16 matrix and a 16 × 8 matrix to a 16 × 8 matrix of sums, all three spread over a warp; all
-// its lanes must call. Of lane 4·g + t, words of two numbers, the lower half first:
-//   left[0]  row g,     columns 2t, 2t+1      right[0]  rows 2t, 2t+1 of column g      sum[0], sum[1]  row g, columns
-//   2t, 2t+1 left[1]  row g + 8, columns 2t, 2t+1      right[1]  rows 2t+8, 2t+9 of column g    sum[2], sum[3]  row g +
-//   8, the same left[2]  row g,     columns 2t+8, 2t+9 left[3]  row g + 8, columns 2t+8, 2t+9
+// its lanes must call. Words hold two numbers, the lower half first. The elements of lane 4·g + t, by row and column:
+// clang-format off
+//
+//   left[0]  g,     2t and 2t + 1        right[0]  2t and 2t + 1,      g        sum[0], sum[1]  g,     2t and 2t + 1
+//   left[1]  g + 8, 2t and 2t + 1        right[1]  2t + 8 and 2t + 9,  g        sum[2], sum[3]  g + 8, 2t and 2t + 1
+//   left[2]  g,     2t + 8 and 2t + 9
+//   left[3]  g + 8, 2t + 8 and 2t + 9
+// clang-format on
 template <typename T>
 __device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
   if constexpr (std::is_same_v<T, bfloat16>) {
@@ -117,6 +121,7 @@ __device__ T* shared_memory() {
 
 inline void check(cudaError_t status, const char* kernel) {
   if (status != cudaSuccess) {
+    cudaGetLastError();  // forgets it: the next launch, a good one, would be reported as failed
     throw std::runtime_error(std::string("elsa::") + kernel + ": CUDA failed: " + cudaGetErrorString(status));
   }
 }

@@ -1,0 +1,14 @@
+"""The yardstick of the tests."""
+
+import pytest
+import torch
+from ops.cases import GhostHead, HadamardAttention, make, make_grad
+from ops.checks import formula
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+@pytest.mark.parametrize("case", [GhostHead(), HadamardAttention()], ids=str)
+def test_the_formula_is_computed_on_the_cpu(case) -> None:
+    with FakeTensorMode():
+        results = formula(case, make(case, torch.float32, "cuda"), make_grad(case, torch.float32, "cuda", "contiguous"))
+    assert {result.device.type for result in results.values()} == {"cpu"}

@@ -1,0 +1,59 @@
+"""The script for machines with a GPU goes on after a step that fails, and ends with what failed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A Python that writes down how it is called, and fails where that matches $BROKEN.
+PYTHON = """#!/bin/bash
+echo "$*" >> "$CALLS"
+case "$*" in
+  *capability*) echo 90 ;;
+  *device_name*) echo a-gpu ;;
+esac
+[[ "$*" =~ $BROKEN ]] && exit 3
+exit 0
+"""
+SANITIZER = """#!/bin/bash
+while [ "$1" != "$PYTHON" ]; do shift; done
+"$@"
+"""
+STEPS = ("pip install", "pytest", "sanitize_gpu", "bench op", "bench module")
+
+
+@pytest.mark.parametrize(
+    ("broken", "failed", "left_out"),
+    [
+        ("no such call", [], ()),
+        ("-m pytest", ["tests"], ()),
+        ("sanitize_gpu|cli bench module", ["memcheck", "racecheck", "bench module"], ()),
+        ("-m pip install", ["build"], STEPS[1:]),
+        ("cli info", ["build"], STEPS[1:]),
+    ],
+)
+def test_every_step_runs(tmp_path: Path, broken: str, failed: list[str], left_out: tuple[str, ...]) -> None:
+    for name, script in (("python", PYTHON), ("compute-sanitizer", SANITIZER)):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    process = subprocess.run(
+        [ROOT / ".github/scripts/gpu_check.sh"],
+        capture_output=True,
+        text=True,
+        env={
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "PYTHON": str(tmp_path / "python"),
+            "OUT": str(tmp_path / "results"),
+            "CALLS": str(calls),
+            "BROKEN": broken,
+        },
+    )
+    called = calls.read_text()
+    assert [step for step in STEPS if step not in called] == list(left_out)
+    said = [f"FAILED: {step} (exit code 3)" for step in failed] or ["All steps passed"]
+    assert process.stdout.splitlines()[-len(said) :] == said
+    assert process.returncode == (1 if failed else 0)
