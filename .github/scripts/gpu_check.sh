@@ -2,8 +2,8 @@
 # What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
 # graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
 # Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed,
-# no network. Ends within 9 minutes. A step that
-# fails does not keep the others from running; the last lines name those that failed. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
+# no network. Ends within 9 minutes. A step that fails does not keep the others from running; the last lines name those
+# that failed. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}

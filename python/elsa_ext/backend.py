@@ -61,9 +61,12 @@ def _count_blocks(change: int) -> None:
         _open_blocks += change
 
 
-@torch.compiler.assume_constant_result
 def _chosen() -> Backend:
     return _backend.get()
+
+
+# What torch.compiler.assume_constant_result does, after a second in which it imports the compiler.
+_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_native(op: str, tensor: torch.Tensor) -> bool:
