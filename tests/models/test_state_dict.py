@@ -115,6 +115,7 @@ FORMS: dict[str, Any] = {
     "DeepSpeed": {"module": WEIGHTS, "buffer_names": ["x"], "optimizer": None, "param_shapes": [{"a.b": (1,)}]},
     "others": {"net": WEIGHTS, "net_ema": OTHERS, "rng": {"cpu": torch.zeros(4)}, "epoch": 3},
     "ordered": OrderedDict(model_state_dict=OrderedDict(WEIGHTS), optimizer_state_dict=OPTIMIZER),
+    "thop": {**WEIGHTS, "total_params": torch.zeros(1), "layers.0.total_ops": torch.zeros(1)},
     "SWA alone": {"swa_state_dict": {"n_averaged": torch.tensor(1), **under("module.")}, "epoch": 3},
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ _FIRST = ("state_dict", "model", "state_dict_ema")
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)", re.IGNORECASE)
 # torch.compile, FSDP and activation checkpointing put these anywhere in a name.
 _INNER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_THOP = re.compile(r"(^|\.)total_(ops|params)$")  # what thop.profile leaves in the modules that it counted
 _LISTED = 10
 
 
@@ -61,15 +62,15 @@ def unwrap_names(state_dict: Mapping[str, Tensor], wanted: Iterable[str]) -> dic
     """Remove what wrappers add to the names of a model's parameters.
 
     ``_orig_mod`` and the like go anywhere. First components, be they ``module``, ``model`` or others, go if all names
-    have them and more first components are the model's without them. Beside plain weights, an
-    average under a name like ``ema`` or ``n_averaged`` is left out.
+    have them and more first components are the model's without them. Left out are, beside plain weights, an average
+    under a name like ``ema`` or ``n_averaged``, and what thop adds.
 
     Args:
         state_dict: Tensors by names that wrappers may have changed.
         wanted: Names of the model's own parameters and buffers.
     """
     top = _heads(wanted)
-    names = {_INNER.sub("", name): tensor for name, tensor in state_dict.items()}
+    names = {_INNER.sub("", name): tensor for name, tensor in state_dict.items() if not _THOP.search(name)}
     levels = []
     while True:
         heads = _heads(names)
