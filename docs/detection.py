@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from elsa_ext.cli.files import write_whole
 from elsa_ext.models.detection import mask_rcnn_elsa_swin_tiny
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_fill_holes
@@ -111,7 +110,7 @@ def draw(path: Path, picture: Tensor, truth: Tensor, found: dict[str, Tensor]) -
         axes.set_xticks([])
     for (left, top, *_), score in zip(found["boxes"].tolist(), found["scores"].tolist(), strict=True):
         panels[1].text(left, top - 3, f"{score:.2f}", color="yellow", fontsize=7)
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    figure.savefig(path, format="png")
 
 
 def main() -> None:

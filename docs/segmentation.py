@@ -6,7 +6,6 @@ from pathlib import Path
 import elsa_ext.models  # noqa: F401  registers elsa_swin_tiny with timm
 import segmentation_models_pytorch as smp
 import torch
-from elsa_ext.cli.files import write_whole
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -86,7 +85,7 @@ def draw(path: Path, picture: Tensor, truth: Tensor, found: Tensor) -> None:
         axes.set_yticks([])
     patches = [Patch(facecolor=colour, edgecolor="black", label=name) for name, colour in CLASSES.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    figure.savefig(path, format="png")
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
-"""The Python on the pages runs as it is written."""
+"""The Python on the pages runs as it is written, and calls nothing that is private."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,33 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
-    for page in ("README.md", "docs/models.md")
+    for page in ("README.md", "docs/models.md", "docs/detection.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
 ]
+
+SOURCES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.py")} | {
+    f"{path.name}-{number}": code
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
+}
+PUBLIC = {"elsa_ext", "elsa_ext.nn", "elsa_ext.models", "elsa_ext.models.detection", "elsa_ext.ops"}
+
+
+def imported(code: str) -> Iterator[str]:
+    """Every module, and every name of a module, that ``code`` imports."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_private_is_imported(name: str) -> None:
+    for full in imported(SOURCES[name]):
+        assert not any(part.startswith("_") for part in full.split(".") if part != "__future__"), full
+        assert full.split(".")[0] != "elsa_ext" or full in PUBLIC or full.rpartition(".")[0] in PUBLIC, full
 
 
 @pytest.mark.parametrize("code", BLOCKS)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from . import compat, nn, reference
 from ._library import build_info, cmake_prefix_path
 from .backend import use_backend
+from .ops import flops  # noqa: F401  lets torch's FlopCounterMode count the ops
 from .ops.ghost_head import GhostHeadFunction, ghost_head
 from .ops.hadamard_attention import HadamardAttentionFunction, hadamard_attention
 

@@ -10,6 +10,7 @@ from elsa_ext.nn import ELSA, ELSABlock
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.volo import Outlooker, Transformer, _create_volo
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 96).reshape(2, 3, 64, 96)
 SHARED = {"img_size": (64, 96), "num_classes": 5}
@@ -141,6 +142,15 @@ def test_a_pruned_volo() -> None:
     model = small_volo()
     model.prune_intermediate_layers([0])
     assert kinds(convert(model)) == [E]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torchvision's of its tracer
+@pytest.mark.parametrize("make", [small_swin, small_volo])
+def test_a_converted_model_can_be_traced(make: Any) -> None:
+    model = convert(make()).eval()
+    assert torch.equal(torch.fx.symbolic_trace(model)(IMAGES), model(IMAGES))
+    extractor = create_feature_extractor(model, ["norm"])
+    assert extractor(IMAGES)["norm"].shape[0] == 2
 
 
 def test_inside_another_module() -> None:

@@ -194,6 +194,87 @@ def test_predictions_are_on_the_scale_of_each_image() -> None:
         assert (found["boxes"] <= torch.tensor([width, height, width, height])).all()
 
 
+BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
+
+
+@needs_ops
+def test_weights_in_bfloat16() -> None:
+    """As torchvision's own Mask R-CNN: with autocast, and not without, which is said in one line."""
+    model = small_model().bfloat16()
+    with BFLOAT16:
+        losses = model(*batch())
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+        found = model.eval()([image.bfloat16() for image in batch()[0]])
+    assert [one["masks"].shape[-2:] for one in found] == [(64, 75), (90, 64)]
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(RuntimeError) as caught:
+            model([image.to(dtype) for image in batch()[0]])
+        assert str(caught.value) == (
+            "NormalizedFPN: torchvision's detectors take weights in torch.bfloat16 on the CPU only under "
+            "torch.autocast: call the model under torch.autocast('cpu', torch.bfloat16), or keep float32"
+        )
+    theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=64)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="not implemented for 'BFloat16'"):
+        theirs.bfloat16().eval()([torch.rand(3, 64, 75).bfloat16()])
+
+
+ignore_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:", "ignore:RCNN always returns")
+
+
+@needs_ops
+@ignore_torchscript
+def test_scripted() -> None:
+    model = small_model(box_score_thresh=0.0).eval()
+    scripted = torch.jit.script(model)
+    images, targets = batch()
+    backbone = model.backbone(images[0][None])
+    assert all(torch.allclose(x, backbone[name], atol=1e-5) for name, x in scripted.backbone(images[0][None]).items())
+    losses, found = scripted(images)
+    assert losses == {}
+    assert [one["masks"].shape[-2:] for one in found] == [(64, 75), (90, 64)]
+    losses, _ = scripted.train()(images, targets)
+    assert losses.keys() == LOSSES
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in scripted.parameters())
+
+
+def test_by_name_from_torchvision(tmp_path: Path) -> None:
+    """What torchvision's training script calls."""
+    name = "mask_rcnn_elsa_swin_tiny"
+    assert name in torchvision.models.list_models()
+    assert torchvision.models.list_models(elsa_ext.models) == [name]
+    assert torchvision.models.get_model_builder(name) is mask_rcnn_elsa_swin_tiny
+    assert list(torchvision.models.get_model_weights(name)) == []
+    options = {"weights": None, "trainable_backbone_layers": None, "progress": False, "_skip_resize": True}
+    model = torchvision.models.get_model(name, weights_backbone=None, num_classes=7, **options)
+    assert isinstance(model, MaskRCNN)
+    assert model.roi_heads.mask_predictor.mask_fcn_logits.out_channels == 7
+    assert torchvision.models.get_model(name, num_classes=None).roi_heads.box_predictor.cls_score.out_features == 91
+    classifier = timm.create_model("elsa_swin_tiny").state_dict()
+    torch.save({"model": classifier}, tmp_path / "classifier.pth")
+    model = torchvision.models.get_model(name, weights_backbone=str(tmp_path / "classifier.pth"))
+    assert torch.equal(model.backbone.body.patch_embed.proj.weight, classifier["patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "DEFAULT"}, "weights must be None, for none are published, got 'DEFAULT'; load_state_dict takes "),
+        ({"trainable_backbone_layers": 3}, "trainable_backbone_layers must be None or 5, all of them, got 3$"),
+    ],
+)
+def test_what_torchvision_has_and_this_has_not(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^mask_rcnn_elsa_swin_tiny: {message}"):
+        torchvision.models.get_model("mask_rcnn_elsa_swin_tiny", **options)
+
+
+def test_importing_it_again_does_no_harm() -> None:
+    spec = importlib.util.spec_from_file_location("elsa_ext.models.again", detection.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert torchvision.models.get_model_builder("mask_rcnn_elsa_swin_tiny") is mask_rcnn_elsa_swin_tiny
+
+
 class NoTorchvision:
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:

@@ -12,6 +12,7 @@ from elsa_ext.models import ELSASwin
 from elsa_ext.nn import ELSABlock
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 NAMES = ["elsa_swin_base", "elsa_swin_micro", "elsa_swin_small", "elsa_swin_tiny"]
 
@@ -247,6 +248,13 @@ def test_one_step_changes_every_parameter(backend: Any) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.isfinite().all(), name
         assert not torch.equal(parameter, before[name]), name
+
+
+def test_multiply_adds() -> None:
+    model = timm.create_model("elsa_swin_tiny", device="meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(4.770, abs=5e-4)
 
 
 def test_copies_and_pickles() -> None:

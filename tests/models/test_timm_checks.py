@@ -6,6 +6,7 @@ Checks of timm 1.0.31's ``tests/test_models.py``, restated.
 from pathlib import Path
 from typing import Any
 
+import elsa_ext
 import pytest
 import timm
 import torch
@@ -161,6 +162,29 @@ def test_traced_forward(name: str) -> None:
     given = images(name, 1)
     (logits,) = traced(model)(given).values()
     assert torch.equal(logits, model(given))
+
+
+@ignore_warnings
+@one_of_each
+@pytest.mark.parametrize("train", [False, True])
+def test_tracers_that_know_nothing_of_timm(name: str, train: bool) -> None:
+    model = create(name, drop_path_rate=0.0).train(train)
+    given = images(name, 2)
+    taken = dict(model.named_modules())
+    block = next(key for key, module in taken.items() if isinstance(module, elsa_ext.nn.ELSABlock))
+    extractor = create_feature_extractor(model, {block: "block", "norm": "norm"}, suppress_diff_warning=True)
+    seen: dict[str, Tensor] = {}
+    for key, module in (("block", taken[block]), ("norm", taken["norm"])):
+        module.register_forward_hook(lambda module, args, out, key=key: seen.update({key: out}))
+    logits = model(given)
+    # A block's last step is what torchvision takes for its output.
+    found = extractor(given)
+    assert found.keys() == {"block", "norm"}
+    assert all(torch.equal(tensor, seen[key]) for key, tensor in found.items())
+    graph = torch.fx.symbolic_trace(model)
+    assert torch.equal(graph(given), logits)
+    other = torch.cat([given, given[..., :32]], -1)
+    assert torch.equal(graph(other), model(other))
 
 
 @ignore_warnings

@@ -102,8 +102,8 @@ def without(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda: copied(elsa_volo()), "left over: network.0.0.attn.ghost_head, network.0.0.attn.pre_proj.weight, "),
         (lambda: {**copied(volo()), "pos_embed": torch.zeros(1, 196, 32)}, r"pos_embed \(1, 196, 32\) for \(1, 14, 14"),
         (lambda: copied(volo(stem_hidden_dim=32)), "of another shape: patch_embed.conv.0.weight "),
-        (lambda: {"epoch": 3}, "expected a dict of tensors, or one under .*, got a dict with 'epoch': int"),
-        (lambda: 3, "expected a dict of tensors, or one under .*, got int"),
+        (lambda: {"epoch": 3}, "expected a module, a dict of tensors, or .*, got a dict with 'epoch': int"),
+        (lambda: 3, "expected a module, a dict of tensors, or .*, got int"),
     ],
 )
 def test_errors_leave_the_model_alone(given: Any, message: str) -> None:

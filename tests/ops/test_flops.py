@@ -12,8 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 BATCH, CHANNELS, HEADS, K, HEIGHT, WIDTH = 2, 6, 3, 3, 4, 5
 
-flops.register()
-
 
 def counted(function, *inputs: Tensor) -> int:
     """Multiply-adds of a call."""
@@ -90,7 +88,73 @@ def test_counts_by_module() -> None:
     assert counter.get_total_flops() == 2 * pixels * (projections + ops)
 
 
-def test_importing_elsa_ext_leaves_the_counter_alone() -> None:
-    code = "import sys, elsa_ext; print('torch.utils.flop_counter' in sys.modules)"
+@pytest.mark.parametrize(
+    "changed", [{}, {"stride": 2}, {"lam": 0}, {"lam": 0, "gamma": 0}, {"dim_v": 12}, {"groups": 2}]
+)
+def test_layer(changed: dict[str, int]) -> None:
+    layer = elsa_ext.nn.ELSA(8, 2, dim_qk=4, kernel_size=3, group_width=2, **changed)
+    x = torch.randn(2, 5, 7, 8)
+    assert flops.layer(layer, x.shape) == counted(layer, x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:")
+@pytest.mark.parametrize("matrices", ["both", "mul", "add", "none"])
+def test_handles_of_fvcore(matrices: str) -> None:
+    value, attn, mul, add = ghost_head_inputs(2, matrices)
+    conv, proj = torch.randn(CHANNELS, 2, K, K), torch.randn(HEADS * K * K, CHANNELS)
+
+    def call(value: Tensor, attn: Tensor, conv: Tensor, proj: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        ghost = dict(zip(names, given, strict=True))
+        made = elsa_ext.hadamard_attention(value, value, conv, None, proj, None, heads=HEADS, stride=2)
+        return made, elsa_ext.ghost_head(value, attn, **ghost, kernel_size=K, stride=2)
+
+    names = [name for name, matrix in (("ghost_mul", mul), ("ghost_add", add)) if matrix is not None]
+    inputs = (value, attn, conv, proj, *(matrix for matrix in (mul, add) if matrix is not None))
+    handles = flops.fvcore_handles()
+    graph = torch.jit.trace(call, inputs).graph
+    counts = {
+        node.kind(): handles[node.kind()](list(node.inputs()), list(node.outputs()))
+        for node in graph.nodes()
+        if node.kind() in handles
+    }
+    pixels = BATCH * (HEIGHT // 2) * (WIDTH // 2)
+    assert counts == {
+        "elsa::hadamard_attention": pixels * (conv.numel() + proj.numel()),
+        "elsa::ghost_head": (2 if names else 1) * pixels * CHANNELS * K * K,
+    }
+
+
+PRINT_FLOPS = """
+layer = elsa_ext.nn.ELSA(8, 2, kernel_size=3)
+with FlopCounterMode(display=False) as counter:
+    layer(torch.zeros(1, 4, 4, 8))
+print(any("elsa" in str(op) for op in counter.get_flop_counts()["Global"]))
+"""
+IMPORT_COUNTER = "from torch.utils.flop_counter import FlopCounterMode\n"
+
+
+def run(code: str) -> list[str]:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (process.stderr, process.stdout) == ("", "False\n")
+    assert process.stderr == ""
+    return process.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import torch, elsa_ext\n" + IMPORT_COUNTER,
+        "import torch\n" + IMPORT_COUNTER + "import elsa_ext\n",
+        "import torch, importlib.util, elsa_ext\nimportlib.util.find_spec('torch.utils.flop_counter')\n"
+        + IMPORT_COUNTER,
+        "import torch, importlib, elsa_ext, torch.utils.flop_counter\n"
+        "importlib.reload(torch.utils.flop_counter)\n" + IMPORT_COUNTER,
+        "import torch, sys, importlib, elsa_ext.ops.flops\nimportlib.reload(elsa_ext.ops.flops)\n" + IMPORT_COUNTER,
+    ],
+    ids=["before", "after", "looked for", "reloaded", "imported twice"],
+)
+def test_importing_elsa_ext_is_enough(imports: str) -> None:
+    assert run(imports + PRINT_FLOPS) == ["True"]
+
+
+def test_importing_elsa_ext_does_not_import_the_counter() -> None:
+    assert run("import sys, elsa_ext; print('torch.utils.flop_counter' in sys.modules)") == ["False"]

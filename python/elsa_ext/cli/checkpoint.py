@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.state_dict import unwrap_names
 from .errors import CommandError
 from .files import write_whole
 from .model import build_model
@@ -64,7 +65,7 @@ def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
     checkpoint = load(path)
     try:
         model = build_model(checkpoint.model, checkpoint.model_kwargs, checkpoint.input["input_size"])
-        model.load_state_dict(checkpoint.state_dict)
+        model.load_state_dict(unwrap_names(checkpoint.state_dict, model.state_dict()))
     except CommandError as error:
         raise CommandError(f"{path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:

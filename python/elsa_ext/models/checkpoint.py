@@ -1,25 +1,20 @@
 """Weights of the official ELSA-Swin and of timm's VOLO for the models of this package."""
 
-import argparse
-import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed_nhwc
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..nn import ELSA
+from .state_dict import Weights, listed, read_state_dict
 
-_CONTAINERS = ("state_dict", "model", "state_dict_ema")
 _BUFFERS = (".attn.relative_id", ".attn_mask")
 _OUTLOOK = ("v", "attn", "proj")
-_LISTED = 10
 
 
-def load_official_checkpoint(model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+def load_official_checkpoint(model: nn.Module, path_or_state_dict: Weights) -> None:
     """Load an official ELSA-Swin checkpoint into an ELSA-Swin of this package.
 
     Everything is checked first: on an error the model is as it was.
@@ -27,10 +22,11 @@ def load_official_checkpoint(model: nn.Module, path_or_state_dict: str | os.Path
     Args:
         model: From ``timm.create_model("elsa_swin_…")``, with as many classes as the checkpoint.
         path_or_state_dict: The file, .safetensors or one read with ``weights_only=True``, or its content: a state
-            dict, or a dict that holds one as ``state_dict``, ``model`` or ``state_dict_ema``, tried in this order.
+            dict, a module, or a dict that holds either, as ``state_dict``, ``model`` or under another name, averaged
+            weights only if there are no others. What wrappers such as ``torch.compile`` add to names is removed.
 
     Raises:
-        ValueError: It is not a state dict, or does not fit the model. The message names what is missing, left over or
+        ValueError: It holds no weights, or they do not fit the model. The message names what is missing, left over or
             of another shape, as the model names it, or the two numbers of classes.
         OSError: The file cannot be read.
         pickle.UnpicklingError: The file holds more than weights and plain data.
@@ -39,12 +35,14 @@ def load_official_checkpoint(model: nn.Module, path_or_state_dict: str | os.Path
         >>> model = timm.create_model("elsa_swin_tiny")
         >>> load_official_checkpoint(model, "elsa_swin_tiny.pth.tar")
     """
-    state_dict = convert_official(_read("load_official_checkpoint", path_or_state_dict))
-    _check_fit("load_official_checkpoint", state_dict, model.state_dict())
+    model = unwrap_model(model)
+    own = model.state_dict()
+    state_dict = convert_official(read_state_dict("load_official_checkpoint", path_or_state_dict, own))
+    _check_fit("load_official_checkpoint", state_dict, own)
     model.load_state_dict(state_dict)
 
 
-def load_volo_checkpoint(model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any]) -> list[str]:
+def load_volo_checkpoint(model: nn.Module, path_or_state_dict: Weights) -> list[str]:
     """Load a VOLO checkpoint of timm, or of VOLO's authors, into all of an ELSA-VOLO but its ELSA layers.
 
     Position embeddings of another size are resampled. Everything is checked first: on an error the model is as it was.
@@ -52,13 +50,15 @@ def load_volo_checkpoint(model: nn.Module, path_or_state_dict: str | os.PathLike
     Args:
         model: From ``timm.create_model("elsa_volo_…")`` or `convert`, with as many classes as the checkpoint.
         path_or_state_dict: The file, .safetensors or one read with ``weights_only=True``, or its content: a state
-            dict, or a dict that holds one as ``state_dict``, ``model`` or ``state_dict_ema``, tried in this order.
+            dict, a module, or a dict that holds either, as ``state_dict``, ``model`` or under another name, averaged
+            weights only if there are no others. What wrappers such as ``torch.compile`` add to names is removed.
 
     Returns:
-        The names of the parameters that stay as they were, those of the ELSA layers.
+        The names of the parameters that stay as they were, those of the ELSA layers, as ``model`` names them without
+        the wrappers around it.
 
     Raises:
-        ValueError: It is not a state dict, does not fit the rest of the model, or holds ELSA layers itself.
+        ValueError: It holds no weights, or they do not fit the rest of the model, or hold ELSA layers themselves.
         OSError: The file cannot be read.
         pickle.UnpicklingError: The file holds more than weights and plain data.
 
@@ -67,11 +67,12 @@ def load_volo_checkpoint(model: nn.Module, path_or_state_dict: str | os.PathLike
         >>> model = timm.create_model("elsa_volo_d1")
         >>> untrained = load_volo_checkpoint(model, volo.state_dict())
     """
+    model = unwrap_model(model)
     own = model.state_dict()
     layers = [f"{name}." for name, module in model.named_modules() if isinstance(module, ELSA)]
     untrained = [name for name in own if name.startswith(tuple(layers))]
     outlook = {f"{layer}{part}.{kind}" for layer in layers for part in _OUTLOOK for kind in ("weight", "bias")}
-    given = _read("load_volo_checkpoint", path_or_state_dict)
+    given = read_state_dict("load_volo_checkpoint", path_or_state_dict, own)
     state_dict = {name: tensor for name, tensor in given.items() if name not in outlook}
     if "pos_embed" in own and "pos_embed" in state_dict and state_dict["pos_embed"].ndim == 4:
         state_dict["pos_embed"] = resample_abs_pos_embed_nhwc(state_dict["pos_embed"], own["pos_embed"].shape[1:3])
@@ -110,31 +111,6 @@ def _convert_window(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     return name.replace("post_proj", "proj"), tensor
 
 
-def _read(function: str, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read a checkpoint and unwrap its state dict, without the prefix that a data-parallel model gives."""
-    checkpoint: Any = path_or_state_dict
-    if isinstance(checkpoint, (str, os.PathLike)) and os.fspath(checkpoint).endswith(".safetensors"):
-        checkpoint = load_file(checkpoint)
-    elif isinstance(checkpoint, (str, os.PathLike)):
-        # The official training script stores its parsed command line beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if isinstance(checkpoint, Mapping):
-        checkpoint = next((checkpoint[name] for name in _CONTAINERS if name in checkpoint), checkpoint)
-    if not isinstance(checkpoint, Mapping) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise ValueError(
-            f"{function}: expected a dict of tensors, or one under 'state_dict', 'model' or 'state_dict_ema', "
-            f"got {_describe(checkpoint)}"
-        )
-    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
-
-
-def _describe(checkpoint: object) -> str:
-    if not isinstance(checkpoint, Mapping):
-        return type(checkpoint).__name__
-    return f"a dict with {_listed(f'{name!r}: {type(value).__name__}' for name, value in checkpoint.items())}"
-
-
 def _check_fit(function: str, state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
@@ -156,16 +132,9 @@ def _check_fit(function: str, state_dict: Mapping[str, Tensor], wanted: Mapping[
     }
     raise ValueError(
         f"{function}: the checkpoint does not fit the model; "
-        + "; ".join(f"{problem}: {_listed(names)}" for problem, names in problems.items() if names)
+        + "; ".join(f"{problem}: {listed(names)}" for problem, names in problems.items() if names)
     )
 
 
 def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return next((shapes[name][0] for name in ("head.fc.weight", "head.weight") if name in shapes), 0)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Join names, the first few of many."""
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -1,16 +1,18 @@
 """torchvision's Mask R-CNN on the features of ELSA-Swin; imported by its own name, since it calls torchvision's ops."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from .checkpoint import load_official_checkpoint
+from .state_dict import Weights
 
 try:
+    from torchvision.models import WeightsEnum, list_models
+    from torchvision.models._api import register_model
     from torchvision.models.detection import MaskRCNN
     from torchvision.ops import FeaturePyramidNetwork
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -19,7 +21,15 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("elsa_ext.models.detection needs torchvision: pip install 'elsa-ext[detection]'") from None
 
-Weights = str | os.PathLike[str] | Mapping[str, Any]
+
+def _check_dtype(weight: Tensor) -> None:
+    """Refuse what torchvision's non-maximum suppression will: boxes are of the dtype of the maps."""
+    if weight.dtype in (torch.bfloat16, torch.float16) and weight.is_cpu and not torch.is_autocast_enabled("cpu"):
+        name = str(weight.dtype)
+        raise RuntimeError(
+            f"NormalizedFPN: torchvision's detectors take weights in {name} on the CPU only under torch.autocast: call "
+            f"the model under torch.autocast('cpu', {name}), or keep float32"
+        )
 
 
 class NormalizedFPN(nn.Module):
@@ -32,6 +42,10 @@ class NormalizedFPN(nn.Module):
     Args:
         body: A channels-last timm model, made with ``features_only=True``.
         out_channels: Channels of every map.
+
+    Raises:
+        RuntimeError: The weights are 16-bit, on the CPU, and there is no autocast: torchvision's ``nms`` refuses boxes
+            that are made from such maps.
     """
 
     def __init__(self, body: FeatureListNet, out_channels: int = 256) -> None:
@@ -44,9 +58,14 @@ class NormalizedFPN(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the pyramid of ``images``."""
-        stages = zip(self.norms, self.body(images), strict=True)
-        maps: dict[str, Tensor] = self.fpn({str(i): norm(x).permute(0, 3, 1, 2) for i, (norm, x) in enumerate(stages)})
-        return maps
+        if not torch.jit.is_scripting():
+            _check_dtype(next(self.parameters()))
+        features = self.body(images)
+        maps: dict[str, Tensor] = {}
+        for stage, norm in enumerate(self.norms):  # TorchScript has no zip of modules and tensors
+            maps[str(stage)] = norm(features[stage]).permute(0, 3, 1, 2)
+        pyramid: dict[str, Tensor] = self.fpn(maps)
+        return pyramid
 
 
 def elsa_swin_fpn_backbone(
@@ -76,16 +95,31 @@ def elsa_swin_fpn_backbone(
     return NormalizedFPN(body, out_channels)
 
 
+class MaskRCNN_ELSASwinTiny_Weights(WeightsEnum):
+    """Published weights of `mask_rcnn_elsa_swin_tiny`: there are none."""
+
+
 def mask_rcnn_elsa_swin_tiny(
-    *, num_classes: int = 91, weights_backbone: Weights | None = None, drop_path_rate: float = 0.2, **mask_rcnn: Any
+    *,
+    weights: MaskRCNN_ELSASwinTiny_Weights | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    weights_backbone: Weights | None = None,
+    trainable_backbone_layers: int | None = None,
+    drop_path_rate: float = 0.2,
+    **mask_rcnn: Any,
 ) -> MaskRCNN:
     """Make torchvision's Mask R-CNN with a feature pyramid over ELSA-Swin-T, as in the paper's experiments on COCO.
 
-    No layer is frozen: ELSA-Swin has no batch statistics that a small batch could spoil.
+    No layer is frozen: ELSA-Swin has no batch statistics that a small batch could spoil. Importing this module makes
+    it known to ``torchvision.models.get_model``, whose arguments it takes.
 
     Args:
-        num_classes: Classes with the background, which is class 0.
+        weights: None, for there are no published ones.
+        progress: Has no effect: nothing is downloaded.
+        num_classes: Classes with the background, which is class 0. None: the 91 of COCO.
         weights_backbone: Of a classifier of 1000 classes, as `load_official_checkpoint` takes them. None: random ones.
+        trainable_backbone_layers: None, or 5 as all layers are trained.
         drop_path_rate: Stochastic depth; the paper's code has 0.2 for 36 epochs, 0.1 for 12.
         **mask_rcnn: What torchvision's ``MaskRCNN`` takes: ``min_size``, ``max_size``, ``image_mean``, ….
 
@@ -94,10 +128,25 @@ def mask_rcnn_elsa_swin_tiny(
         of ``boxes``, ``labels``, ``scores`` and ``masks``, one per image.
 
     Raises:
-        ValueError: ``weights_backbone`` do not fit the classifier.
+        ValueError: ``weights`` or ``trainable_backbone_layers`` is another, or ``weights_backbone`` do not fit the
+            classifier.
         OSError: The file ``weights_backbone`` cannot be read.
 
     Source: Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786.
     """
+    if weights is not None:
+        raise ValueError(
+            f"mask_rcnn_elsa_swin_tiny: weights must be None, for none are published, got {weights!r}; load_state_dict "
+            "takes what you trained, weights_backbone a classifier's"
+        )
+    if trainable_backbone_layers not in (None, 5):
+        raise ValueError(
+            "mask_rcnn_elsa_swin_tiny: trainable_backbone_layers must be None or 5, all of them, "
+            f"got {trainable_backbone_layers}"
+        )
     backbone = elsa_swin_fpn_backbone("elsa_swin_tiny", weights=weights_backbone, drop_path_rate=drop_path_rate)
-    return MaskRCNN(backbone, num_classes, **mask_rcnn)
+    return MaskRCNN(backbone, 91 if num_classes is None else num_classes, **mask_rcnn)
+
+
+if mask_rcnn_elsa_swin_tiny.__name__ not in list_models():  # where this module is imported anew
+    register_model()(mask_rcnn_elsa_swin_tiny)

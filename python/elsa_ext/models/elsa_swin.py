@@ -12,9 +12,11 @@ from timm.data import (
 from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
+from torch import Tensor
 
 from .checkpoint import convert_official
 from .convert import convert
+from .state_dict import unwrap_names
 
 
 class ELSASwin(SwinTransformer):
@@ -93,6 +95,13 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def _fit(state_dict: dict[str, Tensor], model: ELSASwin) -> dict[str, Tensor]:
+    """Bring what timm read of a checkpoint to the names and the window sizes of the model."""
+    official = unwrap_names(state_dict, model.state_dict())
+    fitted: dict[str, Tensor] = checkpoint_filter_fn(convert_official(official), model)
+    return fitted
+
+
 def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dict[str, Any]) -> ELSASwin:
     args = {**args, **overrides}
     out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
@@ -100,7 +109,7 @@ def _create(variant: str, pretrained: bool, args: dict[str, Any], overrides: dic
         ELSASwin,
         variant,
         pretrained,
-        pretrained_filter_fn=lambda state_dict, model: checkpoint_filter_fn(convert_official(state_dict), model),
+        pretrained_filter_fn=_fit,
         feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
         **args,
     )

@@ -12,6 +12,7 @@ from timm.models.volo import VOLO
 from torch import Tensor, nn
 
 from .convert import convert
+from .state_dict import unwrap_names
 
 
 @torch.fx.wrap  # has a branch that cannot be traced
@@ -142,7 +143,8 @@ default_cfgs = generate_default_cfgs({f"elsa_volo_d{size}.untrained": _CFG for s
 
 
 def _fit_positions(state_dict: dict[str, Tensor], model: ELSAVOLO) -> dict[str, Tensor]:
-    """Resample the position embeddings of a checkpoint for the image size of the model."""
+    """Resample the position embeddings of what timm read of a checkpoint for the image size of the model."""
+    state_dict = unwrap_names(state_dict, model.state_dict())
     size = model.pos_embed.shape[1:3]
     return {name: _resample(tensor, *size) if name == "pos_embed" else tensor for name, tensor in state_dict.items()}
 

@@ -1,4 +1,4 @@
-"""How many multiply-adds the ops take: for ``torch.utils.flop_counter`` and for ``elsa-ext bench``.
+"""How many multiply-adds the ops take, for counters; importing this lets PyTorch's ``FlopCounterMode`` count them.
 
 An addition or a multiplication alone counts as one. Borders count as if the map went on. The functions take shapes in
 the place of tensors, and otherwise what the op of the same name takes.
@@ -14,12 +14,17 @@ hadamard_attention: its two convolutions, and in the backward twice as many for 
 """
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 import torch
 
 Shape = Sequence[int]
+_COUNTER = "torch.utils.flop_counter"
 
 
 def ghost_head(
@@ -92,13 +97,53 @@ def hadamard_attention_backward(grad: Shape, attn: Shape, *inputs: Any, **option
     return 2 * hadamard_attention(*inputs, **options)
 
 
-_FORMULAS = (ghost_head, ghost_head_backward, hadamard_attention, hadamard_attention_backward)
+def layer(elsa: Any, x: Shape) -> int:
+    """Return the multiply-adds of a forward of ``elsa``, an `elsa_ext.nn.ELSA`, over maps of shape (B, H, W, dim).
+
+    It is for counters that ask every module for its own: what they add up of its submodules leaves out the ghost head.
+    """
+    batch, height, width, _ = x
+    query = (batch, elsa.dim_qk, height, width)
+    attn = (batch, elsa.num_heads * elsa.kernel_size**2, height // elsa.stride, width // elsa.stride)
+    matrix = (elsa.dim_v, elsa.kernel_size, elsa.kernel_size)
+    mul, add = matrix if elsa.lam else None, matrix if elsa.gamma else None
+    conv, proj = elsa.attn[0].weight.shape, elsa.attn[2].weight.shape
+    return (
+        batch * height * width * elsa.pre_proj.weight.numel()
+        + hadamard_attention(query, query, conv, None, proj, stride=elsa.stride)
+        + ghost_head((batch, elsa.dim_v, height, width), attn, mul, add, kernel_size=elsa.kernel_size)
+        + batch * math.prod(attn[2:]) * elsa.post_proj.weight.numel()
+    )
+
+
+def fvcore_handles() -> dict[str, Callable[[Any, Any], int]]:
+    """Return what fvcore's ``FlopCountAnalysis.set_op_handle`` takes, by names of ops: their multiply-adds.
+
+    Example:
+        >>> FlopCountAnalysis(model, images).set_op_handle(**fvcore_handles()).total()
+    """
+    return {f"elsa::{formula.__name__}": _of_values(formula) for formula in (ghost_head, hadamard_attention)}
+
+
+def _of_values(formula: Callable[..., int]) -> Callable[[Any, Any], int]:
+    """Let ``formula`` take the inputs of a node of a TorchScript graph."""
+    names = [argument.name for argument in getattr(torch.ops.elsa, formula.__name__).default._schema.arguments]
+
+    def count(inputs: Sequence[torch._C.Value], outputs: Sequence[torch._C.Value]) -> int:
+        tensors = [isinstance(value.type(), torch._C.TensorType) for value in inputs]
+        given = [
+            value.type().sizes() if tensor else value.toIValue()  # type: ignore[attr-defined]
+            for tensor, value in zip(tensors, inputs, strict=True)
+        ]
+        return formula(**dict(zip(names, given, strict=True)))
+
+    return count
 
 
 def register() -> None:
     """Let ``torch.utils.flop_counter.FlopCounterMode`` count our ops, two floating-point operations a multiply-add.
 
-    That is how PyTorch counts its own. It is not done at the import of ``elsa_ext``: the counter imports Triton.
+    That is how PyTorch counts its own. Importing ``elsa_ext`` does it, whichever of the two is imported first.
     """
     from torch.utils.flop_counter import flop_registry, register_flop_formula
 
@@ -110,3 +155,25 @@ def register() -> None:
 
 def _twice(formula: Any) -> Any:
     return lambda *shapes, out_shape=None, **options: 2 * formula(*shapes, **options)
+
+
+class _AtImport(MetaPathFinder):
+    """Registers as soon as the counter is imported: to import it here would import Triton, in 70 ms."""
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == _COUNTER else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                register()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if _COUNTER in sys.modules:
+    register()
+else:
+    sys.meta_path.insert(0, _AtImport())
