@@ -48,8 +48,8 @@ class Convolution {
     }
   }
 
-  // Add the gradient of the weights to `sum`, unless it is null. work(block, row of the band, to) writes the gradient of
-  // the output.
+  // Add the gradient of the weights to `sum`, unless it is null. work(block, row of the band, to) writes the gradient
+  // of the output.
   template <typename Work>
   void gradient(ConvSource<T>& source, const Band& band, T* sum, const Work& work) {
     const int64_t columns = band.tile.columns;
@@ -224,23 +224,24 @@ void backward_as(const HadamardCall& op, int64_t first_chunk, int64_t last_chunk
         }
         if (!op.needs_conv() && !op.needs_maps()) return;
         project_backward<T>(plan, band.pixels(), grad_logits, packed.proj_adjoint, grad_hidden);
-        convolution.gradient(source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t block, int64_t y, T* row) {
-          const int64_t first = block * block_width<T>, left = plan.shape.channels - first;
-          const int64_t from = y * tile.columns * plan.hidden_stride() + first;
-          Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
-          for (int64_t x = 0; x < tile.columns; ++x) {
-            for (int v = 0; v < 2; ++v) {
-              const int64_t at = from + x * plan.hidden_stride() + v * lanes<T>;
-              const Vector<T> grad = load(grad_hidden + at) * load(slope + at);
-              store(row + x * block_width<T> + v * lanes<T>, grad);
-              bias[v] += grad;
-            }
-          }
-          for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
-          if (!op.needs_maps()) return;
-          unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
-                        band.first_row + y, tile.first_column, tile.columns, row);
-        });
+        convolution.gradient(
+            source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t block, int64_t y, T* row) {
+              const int64_t first = block * block_width<T>, left = plan.shape.channels - first;
+              const int64_t from = y * tile.columns * plan.hidden_stride() + first;
+              Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
+              for (int64_t x = 0; x < tile.columns; ++x) {
+                for (int v = 0; v < 2; ++v) {
+                  const int64_t at = from + x * plan.hidden_stride() + v * lanes<T>;
+                  const Vector<T> grad = load(grad_hidden + at) * load(slope + at);
+                  store(row + x * block_width<T> + v * lanes<T>, grad);
+                  bias[v] += grad;
+                }
+              }
+              for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
+              if (!op.needs_maps()) return;
+              unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
+                            band.first_row + y, tile.first_column, tile.columns, row);
+            });
       });
     }
   }

@@ -109,42 +109,42 @@ GhostHeadGradients ghost_head_backward(const GhostHeadPasses& passes, const Tens
   need_mul = need_mul && ghost_mul;
   need_add = need_add && ghost_add;
   return named(op, [&] {
-  const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
-  check_like(op, "grad", grad, "value", value);
-  check_sizes(op, "grad", grad, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
+    const GhostHeadShape shape = checked_shape(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+    check_like(op, "grad", grad, "value", value);
+    check_sizes(op, "grad", grad, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
 
-  Tensor grad_value = need_value ? empty_in_format(value, sizes(value)) : no_gradient(value);
-  Tensor grad_attn = need_attn ? empty_in_format(attn, sizes(attn)) : no_gradient(attn);
-  Tensor grad_mul = need_mul ? torch::stable::new_empty(*ghost_mul, sizes(*ghost_mul)) : no_gradient(value);
-  Tensor grad_add = need_add ? torch::stable::new_empty(*ghost_add, sizes(*ghost_add)) : no_gradient(value);
-  if (grad.numel() == 0) {
-    for (Tensor* tensor : {&grad_value, &grad_attn, &grad_mul, &grad_add}) {
-      torch::stable::zero_(*tensor);
+    Tensor grad_value = need_value ? empty_in_format(value, sizes(value)) : no_gradient(value);
+    Tensor grad_attn = need_attn ? empty_in_format(attn, sizes(attn)) : no_gradient(attn);
+    Tensor grad_mul = need_mul ? torch::stable::new_empty(*ghost_mul, sizes(*ghost_mul)) : no_gradient(value);
+    Tensor grad_add = need_add ? torch::stable::new_empty(*ghost_add, sizes(*ghost_add)) : no_gradient(value);
+    if (grad.numel() == 0) {
+      for (Tensor* tensor : {&grad_value, &grad_attn, &grad_mul, &grad_add}) {
+        torch::stable::zero_(*tensor);
+      }
+      return GhostHeadGradients{grad_value, grad_attn, grad_mul, grad_add};
+    }
+
+    const Matrix mul(ghost_mul), add(ghost_add);
+    const MapView value_view = map_view(value), attn_view = map_view(attn), grad_view = map_view(grad);
+    if (need_value) {
+      passes.gather({shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
+    }
+    if (need_attn || need_mul || need_add) {
+      GhostHeadReduce reduce{};
+      reduce.shape = shape;
+      reduce.value = value_view, reduce.attn = attn_view, reduce.grad = grad_view, reduce.mul = mul.view;
+      if (need_attn) reduce.grad_attn = map_view(grad_attn);
+      reduce.samples = mul.view.batch_stride != 0 || add.view.batch_stride != 0 ? shape.batch : 1;
+      reduce.chunks = passes.chunks(reduce);
+      const MatrixGradient sum_mul(need_mul, value, shape, reduce.samples, reduce.chunks);
+      const MatrixGradient sum_add(need_add, value, shape, reduce.samples, reduce.chunks);
+      reduce.partial_mul = sum_mul.data;
+      reduce.partial_add = sum_add.data;
+      passes.reduce(reduce);
+      if (need_mul) grad_mul = sum_mul.sum(passes, *ghost_mul);
+      if (need_add) grad_add = sum_add.sum(passes, *ghost_add);
     }
     return GhostHeadGradients{grad_value, grad_attn, grad_mul, grad_add};
-  }
-
-  const Matrix mul(ghost_mul), add(ghost_add);
-  const MapView value_view = map_view(value), attn_view = map_view(attn), grad_view = map_view(grad);
-  if (need_value) {
-    passes.gather({shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
-  }
-  if (need_attn || need_mul || need_add) {
-    GhostHeadReduce reduce{};
-    reduce.shape = shape;
-    reduce.value = value_view, reduce.attn = attn_view, reduce.grad = grad_view, reduce.mul = mul.view;
-    if (need_attn) reduce.grad_attn = map_view(grad_attn);
-    reduce.samples = mul.view.batch_stride != 0 || add.view.batch_stride != 0 ? shape.batch : 1;
-    reduce.chunks = passes.chunks(reduce);
-    const MatrixGradient sum_mul(need_mul, value, shape, reduce.samples, reduce.chunks);
-    const MatrixGradient sum_add(need_add, value, shape, reduce.samples, reduce.chunks);
-    reduce.partial_mul = sum_mul.data;
-    reduce.partial_add = sum_add.data;
-    passes.reduce(reduce);
-    if (need_mul) grad_mul = sum_mul.sum(passes, *ghost_mul);
-    if (need_add) grad_add = sum_add.sum(passes, *ghost_add);
-  }
-  return GhostHeadGradients{grad_value, grad_attn, grad_mul, grad_add};
   });
 }
 

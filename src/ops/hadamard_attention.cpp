@@ -92,12 +92,9 @@ HadamardGradients zero_gradients(const Tensor& query, const Tensor& key, const P
   const auto zeros = [&](const OptionalTensor& tensor, bool needed) {
     return needed ? torch::stable::new_zeros(*tensor, sizes(*tensor)) : no_gradient(query);
   };
-  return {map_gradient(query, shape, needs.query),
-          map_gradient(key, shape, needs.key),
-          zeros(parameters.conv_weight, needs.conv_weight),
-          zeros(parameters.conv_bias, needs.conv_bias),
-          zeros(parameters.proj_weight, needs.proj_weight),
-          zeros(parameters.proj_bias, needs.proj_bias)};
+  return {map_gradient(query, shape, needs.query),          map_gradient(key, shape, needs.key),
+          zeros(parameters.conv_weight, needs.conv_weight), zeros(parameters.conv_bias, needs.conv_bias),
+          zeros(parameters.proj_weight, needs.proj_weight), zeros(parameters.proj_bias, needs.proj_bias)};
 }
 
 }  // namespace elsa

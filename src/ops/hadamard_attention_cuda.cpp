@@ -153,8 +153,7 @@ HadamardGradients hadamard_attention_backward(const Tensor& grad, const Tensor& 
       grad_proj_bias = torch::stable::to(torch::stable::sum(grad_logits.tensor, pixels, false, accumulation),
                                          proj_bias->scalar_type());
     }
-    return HadamardGradients{grad_query,     grad_key,         grad_conv_weight,
-                             grad_conv_bias, grad_proj_weight, grad_proj_bias};
+    return HadamardGradients{grad_query, grad_key, grad_conv_weight, grad_conv_bias, grad_proj_weight, grad_proj_bias};
   });
 }
 

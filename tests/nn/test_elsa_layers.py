@@ -180,7 +180,10 @@ REPLACEMENTS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "other widths": ("attn", lambda: nn.Sequential(nn.Conv2d(16, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 18, 1))),
     "a projection that looks around": ("attn.2", lambda: nn.Conv2d(16, 18, 3, padding=1)),
     "a grouped projection": ("attn.2", lambda: nn.Conv2d(16, 18, 1, groups=2)),
-    "more layers": ("attn", lambda: nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 18, 1), nn.Tanh())),
+    "more layers": (
+        "attn",
+        lambda: nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GELU(), nn.Conv2d(16, 18, 1), nn.Tanh()),
+    ),
     "something else": ("attn", lambda: nn.Conv2d(16, 18, 1)),
 }
 
@@ -220,7 +223,9 @@ def test_weights_that_are_there_during_a_call_alone() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHT)
-@pytest.mark.parametrize("method", [prune.random_unstructured, prune.l1_unstructured], ids=lambda method: method.__name__)
+@pytest.mark.parametrize(
+    "method", [prune.random_unstructured, prune.l1_unstructured], ids=lambda method: method.__name__
+)
 def test_pruned_layers_train(name: str, method: Callable[..., Any]) -> None:
     module = layer()
     method(module.get_submodule(name), "weight", 0.5)
@@ -240,7 +245,12 @@ def test_pruned_layers_train(name: str, method: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("name", WITH_WEIGHT)
 @pytest.mark.parametrize(
     "norm",
-    [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm],
+    [
+        nn.utils.weight_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
     ids=lambda norm: f"{norm.__module__}.{norm.__name__}",
 )
 def test_normalised_layers_train(name: str, norm: Callable[[nn.Module], nn.Module]) -> None:
@@ -259,7 +269,9 @@ def test_normalised_layers_train(name: str, norm: Callable[[nn.Module], nn.Modul
 
 def test_a_parametrized_ghost_head_acts() -> None:
     module = layer()
-    parametrize.register_parametrization(module, "ghost_head", type("Half", (nn.Module,), {"forward": lambda s, x: x / 2})())
+    parametrize.register_parametrization(
+        module, "ghost_head", type("Half", (nn.Module,), {"forward": lambda s, x: x / 2})()
+    )
     x = image()
     torch.testing.assert_close(module(x), by_hand(module, x), rtol=1e-11, atol=1e-12)
 
@@ -323,7 +335,14 @@ def test_pointwise_conv_is_conv2d(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "padding": 1}, {"kernel_size": 1, "groups": 2}], ids=str
+    "options",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": 1, "padding": 1},
+        {"kernel_size": 1, "groups": 2},
+    ],
+    ids=str,
 )
 def test_pointwise_conv_is_no_other(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"^PointwiseConv2d: kernel_size, stride, padding and groups must be"):

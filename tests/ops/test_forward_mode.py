@@ -28,7 +28,12 @@ def test_forward_mode(backend: Backend, case: Case) -> None:
     """Numerically, and for a batch of tangents by vmap; then the forward derivative of the reverse one."""
     function, leaves = function_of(case, make(case, device=backend.device), given(case))
     assert gradcheck(
-        function, leaves, check_forward_ad=True, check_backward_ad=False, check_batched_forward_grad=True, fast_mode=True
+        function,
+        leaves,
+        check_forward_ad=True,
+        check_backward_ad=False,
+        check_batched_forward_grad=True,
+        fast_mode=True,
     )
     assert gradgradcheck(
         function, leaves, check_fwd_over_rev=True, check_rev_over_rev=False, check_undefined_grad=False, fast_mode=True
@@ -107,7 +112,9 @@ def test_tangent_has_the_dtype_of_the_result(backend: Backend, dtype: torch.dtyp
     # The op is linear in value, and in attn and ghost_add together: along itself its derivative is known.
     expected = 2 * call(case, tensors).double() + call(case, {**tensors, "ghost_add": None}).double()
     assert tangent.dtype == dtype
-    torch.testing.assert_close(tangent.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps * expected.abs().max())
+    torch.testing.assert_close(
+        tangent.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps * expected.abs().max()
+    )
 
 
 @on_each

@@ -96,14 +96,14 @@ def huge(*shape: int) -> Tensor:
 @pytest.mark.parametrize("exponent", [16, 27])
 def test_results_that_fit_nowhere(exponent: int) -> None:
     side = 2 ** (exponent // 2)
-    with pytest.raises(RuntimeError, match="^elsa::ghost_head: ") as info:
+    with pytest.raises(RuntimeError, match=r"^elsa::ghost_head: ") as info:
         elsa_ext.ghost_head(huge(2**exponent, 2**8, side, side), huge(2**exponent, 1, side, side), kernel_size=1)
     assert "API call failed" not in str(info.value) and "\n" not in str(info.value)
 
 
 def test_gradients_that_fit_nowhere() -> None:
     shape = (2**16, 2**10, 2**8, 2**8)
-    with pytest.raises(RuntimeError, match="^elsa::ghost_head_backward: ") as info:
+    with pytest.raises(RuntimeError, match=r"^elsa::ghost_head_backward: ") as info:
         torch.ops.elsa.ghost_head_backward(
             huge(*shape), huge(*shape), huge(shape[0], 1, *shape[2:]), None, None, kernel_size=1
         )
@@ -112,5 +112,5 @@ def test_gradients_that_fit_nowhere() -> None:
 
 def test_more_taps_than_there_is_scratch_for() -> None:
     size = 2**31 - 1
-    with pytest.raises(RuntimeError, match="^elsa::ghost_head: out of memory"):
+    with pytest.raises(RuntimeError, match=r"^elsa::ghost_head: out of memory"):
         elsa_ext.ghost_head(torch.ones(1, 1, 1, 2), huge(1, size**2, 1, 2), kernel_size=size)

@@ -25,7 +25,6 @@ def _check_input(x: Tensor, dim: int) -> None:
         raise ValueError(f"ELSA: the input must have shape (B, H, W, {dim}), got {list(x.shape)}")
 
 
-
 class ELSA(nn.Module):
     """Enhanced local self-attention over a channels-last map.
 
@@ -67,8 +66,8 @@ class ELSA(nn.Module):
     ghost_head: nn.Parameter | None
 
     # For TorchScript, which takes its value at the time of scripting.
-    __constants__ = ["fused"]
-    __jit_unused_properties__ = ["fused"]
+    __constants__ = ("fused",)
+    __jit_unused_properties__ = ("fused",)
 
     def __init__(
         self,

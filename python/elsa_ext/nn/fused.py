@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -17,8 +16,9 @@ def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilati
     """
     if _has_any_global_hook() or not _runs_only(attn, nn.Sequential) or len(attn._modules) != 3:
         return False
-    conv, act, proj = attn._modules.values()
-    return (
+    layers: Any = attn._modules.values()
+    conv, act, proj = layers
+    fused: bool = (
         _runs_only(conv, nn.Conv2d)
         and _runs_only(act, nn.GELU)
         and _runs_only(proj, nn.Conv2d)
@@ -29,6 +29,7 @@ def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilati
         and proj.groups == groups
         and _geometry(proj, 1, 0, 1)
     )
+    return fused
 
 
 def _runs_only(layer: Any, kind: type[nn.Module]) -> bool:
@@ -45,7 +46,7 @@ def _runs_only(layer: Any, kind: type[nn.Module]) -> bool:
 
 
 def _is_plain(parameter: Tensor | None) -> bool:
-    """Tell whether a parameter is a tensor itself, not a wrapper with a meaning of its own: quantised, distributed, …."""
+    """Tell whether a parameter is a tensor itself, not a wrapper with a meaning of its own: quantised or distributed."""
     return type(parameter) is nn.Parameter or parameter is None or not is_traceable_wrapper_subclass(parameter)
 
 

@@ -16,7 +16,7 @@ def below() -> Any:
 
 
 def register(op: Any, function: type[torch.autograd.Function]) -> None:
-    """Have ``op`` called with tensors that need a derivative apply ``function`` to its arguments, all in their order."""
+    """Have ``op`` apply ``function`` to all its arguments, in their order, where a tensor needs a derivative."""
     arguments = [(argument.name, argument.default_value) for argument in op._schema.arguments]
 
     def kernel(keyset: Any, *args: Any, **options: Any) -> Any:
@@ -31,7 +31,7 @@ def register(op: Any, function: type[torch.autograd.Function]) -> None:
 
 
 def forward_rule(jvp: Callable[..., Any]) -> Callable[..., Any]:
-    """Make ``jvp(ctx, saved tensors, *tangents)`` the rule of an ``autograd.Function``, to be differentiated in its turn.
+    """Make ``jvp(ctx, saved tensors, *tangents)`` an ``autograd.Function``'s rule that can be differentiated itself.
 
     PyTorch switches forward mode off in such a rule, so that the derivative of a derivative comes out as zero.
     """

@@ -36,7 +36,7 @@ def check_tensors(op: str, required: dict[str, Tensor], optional: dict[str, Tens
 
 
 def whole(op: str, argument: str, value: Any) -> Any:
-    """Return an integer of any kind, NumPy's too, as one that the dispatcher takes; symbolic ones stay what they are."""
+    """Return an integer of any kind, NumPy's too, as one that the dispatcher takes; symbolic ones stay symbolic."""
     if type(value) is int or isinstance(value, torch.SymInt):
         return value
     try:

@@ -10,21 +10,18 @@ ghost_head, per tap, channel and output pixel:
 - backward of attn, mul and add: 1 each for its sum. With mul, which attn's gradient is multiplied by and whose own is
   multiplied by attn, the product ``grad · value`` is 1 more, shared by the three; without, the sums are made of it.
 
-hadamard_attention: its two convolutions, and in the backward twice as many for the gradients of inputs and weights.
+hadamard_attention: its two convolutions; in the backward each of them once for the gradient of its input, and once for
+that of its weight.
 """
 
 import math
-import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 Shape = Sequence[int]
-_COUNTER = "torch.utils.flop_counter"
 
 
 def ghost_head(
@@ -86,15 +83,38 @@ def hadamard_attention(
     **options: Any,
 ) -> int:
     """Return the multiply-adds of ``elsa::hadamard_attention``."""
-    batch, _, height, width = query
+    return _pixels(query, options) * (math.prod(conv_weight) + math.prod(proj_weight))
+
+
+def hadamard_attention_backward(
+    grad: Shape,
+    attn: Shape,
+    query: Shape,
+    key: Shape,
+    conv_weight: Shape,
+    conv_bias: Shape | None,
+    proj_weight: Shape,
+    *others: Any,
+    need_query: bool = True,
+    need_key: bool = True,
+    need_conv_weight: bool = True,
+    need_conv_bias: bool = True,
+    need_proj_weight: bool = True,
+    need_proj_bias: bool = True,
+    **options: Any,
+) -> int:
+    """Return the multiply-adds of ``elsa::hadamard_attention_backward`` for the gradients that are asked for."""
+    need_product = need_query or need_key
+    need_hidden = need_product or need_conv_weight or (need_conv_bias and conv_bias is not None)
+    conv = (need_product + need_conv_weight) * math.prod(conv_weight)
+    proj = (need_hidden + need_proj_weight) * math.prod(proj_weight)
+    return _pixels(query, options) * (conv + proj)
+
+
+def _pixels(query: Shape, options: dict[str, Any]) -> int:
+    """Return the pixels of the pooled map of all samples."""
     stride = options.get("stride", 1)
-    pixels = batch * (height // stride) * (width // stride)
-    return pixels * (math.prod(conv_weight) + math.prod(proj_weight))
-
-
-def hadamard_attention_backward(grad: Shape, attn: Shape, *inputs: Any, **options: Any) -> int:
-    """Return the multiply-adds of ``elsa::hadamard_attention_backward``."""
-    return 2 * hadamard_attention(*inputs, **options)
+    return query[0] * (query[2] // stride) * (query[3] // stride)
 
 
 def layer(elsa: Any, x: Shape) -> int:
@@ -143,10 +163,8 @@ def _of_values(formula: Callable[..., int]) -> Callable[[Any, Any], int]:
 def register() -> None:
     """Let ``torch.utils.flop_counter.FlopCounterMode`` count our ops, two floating-point operations a multiply-add.
 
-    That is how PyTorch counts its own. Importing ``elsa_ext`` does it, whichever of the two is imported first.
+    That is how PyTorch counts its own. Importing ``elsa_ext`` does it.
     """
-    from torch.utils.flop_counter import flop_registry, register_flop_formula
-
     for formula in (ghost_head, ghost_head_backward, hadamard_attention, hadamard_attention_backward):
         op = getattr(torch.ops.elsa, formula.__name__)
         if op not in flop_registry:
@@ -157,23 +175,4 @@ def _twice(formula: Any) -> Any:
     return lambda *shapes, out_shape=None, **options: 2 * formula(*shapes, **options)
 
 
-class _AtImport(MetaPathFinder):
-    """Registers as soon as the counter is imported: to import it here would import Triton, in 70 ms."""
-
-    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name == _COUNTER else None
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                register()
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-if _COUNTER in sys.modules:
-    register()
-else:
-    sys.meta_path.insert(0, _AtImport())
+register()

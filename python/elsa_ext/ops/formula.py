@@ -149,7 +149,12 @@ def hadamard_attention_backward(
     inputs = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
 
     def logits(*tensors: Any) -> tuple[Tensor]:
-        options = {"scale": scale, "dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+        options: dict[str, Any] = {
+            "scale": scale,
+            "dilation": dilation,
+            "stride": stride,
+            "proj_groups": proj_groups,
+        }
         return (hadamard_logits(*tensors, **options, conv2d=_unfolded_conv2d),)
 
     return pullback(logits, inputs, (grad_logits.flatten(1, 2),))
@@ -167,7 +172,7 @@ def _vjp(
             arguments[index] = tensor
         return function(*arguments)
 
-    outputs, back = torch.func.vjp(of_given, *(inputs[index] for index in given))
+    outputs, back, *_ = torch.func.vjp(of_given, *(inputs[index] for index in given))
     return given, outputs, back
 
 

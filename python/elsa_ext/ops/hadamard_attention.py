@@ -84,7 +84,7 @@ def hadamard_attention(
 
 
 class HadamardAttentionFunction(torch.autograd.Function):
-    """The native Hadamard attention as an autograd function, also the derivative of ``torch.ops.elsa.hadamard_attention``.
+    """The native Hadamard attention as an autograd function, which is the derivative of the registered op as well.
 
     ``apply(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride, proj_groups)``;
     see :func:`elsa_ext.hadamard_attention`.
@@ -115,7 +115,7 @@ class HadamardAttentionFunction(torch.autograd.Function):
     @staticmethod
     @autograd.forward_rule
     def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor:  # noqa: D102
-        def attention(*tensors: Tensor | None) -> tuple[Tensor]:
+        def attention(*tensors: Any) -> tuple[Tensor]:
             return (formula.hadamard_attention(*tensors, **ctx.options),)
 
         return formula.pushforward(attention, saved[1:], tangents[:6])[0]
@@ -161,8 +161,8 @@ def _gradients(ctx: Any) -> Callable[..., tuple[Tensor, ...]]:
     """Return the function of all inputs of the backward that gives the gradients that are wanted."""
     wanted = _wanted(ctx)
 
-    def gradients(*inputs: Tensor | None) -> tuple[Tensor, ...]:
-        parts = formula.hadamard_attention_backward(*inputs, **ctx.options)
+    def gradients(*inputs: Any) -> tuple[Tensor, ...]:
+        parts: Sequence[Any] = formula.hadamard_attention_backward(*inputs, **ctx.options)
         return tuple(parts[index] for index in wanted)
 
     return gradients
