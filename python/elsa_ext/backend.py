@@ -28,7 +28,7 @@ _warned: set[str] = set()
 
 @contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Choose the implementation of every elsa_ext op inside a ``with`` block, for this thread or asynchronous task alone.
+    """Choose the implementation of every elsa_ext op inside a ``with`` block, for this thread or task alone.
 
     Code that ``torch.compile`` made inside a block may answer other threads for as long as a block is open.
 

@@ -46,7 +46,7 @@ def _runs_only(layer: Any, kind: type[nn.Module]) -> bool:
 
 
 def _is_plain(parameter: Tensor | None) -> bool:
-    """Tell whether a parameter is a tensor itself, not a wrapper with a meaning of its own: quantised or distributed."""
+    """Tell whether a parameter is a tensor itself, not a wrapper with a meaning of its own (quantised, distributed)."""
     return type(parameter) is nn.Parameter or parameter is None or not is_traceable_wrapper_subclass(parameter)
 
 
