@@ -8,6 +8,7 @@ import timm
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
+from .._install import install_command
 from .checkpoint import load_official_checkpoint
 
 try:
@@ -17,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torchvision":
         raise
-    raise ImportError("elsa_ext.models.detection needs torchvision: pip install 'elsa-ext[detection]'") from None
+    raise ImportError(f"elsa_ext.models.detection needs torchvision: {install_command('torchvision')}") from None
 
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 
