@@ -2,6 +2,9 @@
 
 from importlib.metadata import version
 
+from . import _openmp  # noqa: F401  first: torch reads its settings
+
+# isort: split
 from . import compat, nn, reference
 from ._library import build_info, cmake_prefix_path
 from .backend import use_backend

@@ -1,7 +1,10 @@
 """Running the command line in the process of the test, folders of images for it, and results of its benchmark."""
 
+import contextlib
 import json
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +59,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     images = write_images(folder / "images", "blue red", 20)
     return train_on(images, folder / "run", "--epochs", 5, "--batch-size", 8)
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red image."""
+    return write_images(tmp_path_factory.mktemp("picture"), "red", 1) / "red" / "0.png"
+
+
+@contextlib.contextmanager
+def limit_of_file_size(size: int) -> Iterator[None]:
+    """Let every write beyond ``size`` bytes of a file fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 # What `elsa-ext bench` is asked for where nothing matters but the shape of its answer.

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ pytestmark = pytest.mark.usefixtures("small_floors")
         (["--json", "."], ["--json . is a folder"]),
         (["--plot", "nowhere/x.png"], ["--plot nowhere/x.png", "no such folder"]),
         (["--plot", "x", "--json", "x"], ["--json and --plot are the same file"]),
+        (["--plot", "x", "--json", "/proc/self/cwd/x"], ["--json and --plot are the same file"]),
+        (["--json", ""], ["--json", "''"]),
+        (["--compare", ""], ["--compare", "''"]),
+        (["--device", ""], ["--device", "''"]),
+        (["--json", "y" * 256], ["File name too long"]),
+        (["--plot", "/proc/x"], ["/proc/x: No such file or directory"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -72,7 +79,9 @@ def test_package_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     result = command("bench", kind, *more)
-    assert_refused(result, f"elsa-ext bench: {missing} not installed: pip install 'elsa-ext[bench]'")
+    assert_refused(
+        result, f"elsa-ext bench: {missing} not installed: pip install torch=={version('torch')} {missing}\n"
+    )
 
 
 def test_baseline_that_fails(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

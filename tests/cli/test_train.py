@@ -1,9 +1,6 @@
 """``elsa-ext train``: what it writes, what it learns, and that it can be repeated and interrupted."""
 
 import csv
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from elsa_ext.cli.data import split
 from elsa_ext.cli.report import Metrics, draw_curves
-from elsa_ext.cli.train import one_pass
 from PIL import Image
-from tqdm import tqdm
 
 from .conftest import Result, train_on, write_images
 
@@ -64,14 +58,6 @@ def test_curves_show_every_epoch(tmp_path: Path) -> None:
         drawn = (abs(pixels - colour) < 40).all(2).any(0)
         for half in (drawn[: width // 2], drawn[width // 2 :]):
             assert half.sum() > width / 4
-
-
-def test_evaluation_is_the_mean_over_the_images() -> None:
-    logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    batches: Any = [(logits[:6], labels[:6]), (logits[6:], labels[6:])]
-    loss, accuracy = one_pass(torch.nn.Dropout(0.5), batches, torch.device("cpu"), tqdm(disable=True))
-    assert loss == pytest.approx(float(F.cross_entropy(logits, labels)))
-    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
 
 
 def test_learns(trained: Path) -> None:
@@ -134,28 +120,6 @@ def test_default_run_folder(command: Command, tmp_path: Path, monkeypatch: pytes
     [run] = (tmp_path / "runs").iterdir()
     assert run.name.startswith("shapes-2")
     assert {file.name for file in run.iterdir()} == {"checkpoint.pt", "metrics.csv", "curves.png"}
-
-
-def test_ctrl_c_keeps_what_was_written(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images", "red tan", 10)
-    arguments = ["train", "--data", str(images), "--epochs", "100000", "--output", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "elsa_ext.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("    2 "):
-        assert process.poll() is None
-    assert len(metrics(tmp_path / "run")) >= 2  # each row is in the file as soon as its epoch is over
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert err.rstrip().endswith("elsa-ext train: interrupted")
-    rows = metrics(tmp_path / "run")
-    assert len(rows) >= 2
-    assert f"after epoch {len(rows)}" in out
-    assert checkpoint(tmp_path / "run")["epoch"] == len(rows)
-    assert (tmp_path / "run" / "curves.png").exists()
 
 
 def test_loss_that_is_not_finite(command: Command, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from elsa_ext._install import install_command
 from elsa_ext.models import detection
 from elsa_ext.models.detection import NormalizedFPN, elsa_swin_fpn_backbone, mask_rcnn_elsa_swin_tiny
 from PIL import Image
@@ -289,7 +290,7 @@ def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("elsa_ext.models.fresh_detection", detection.__file__)
     with pytest.raises(ImportError) as caught:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    assert str(caught.value) == "elsa_ext.models.detection needs torchvision: pip install 'elsa-ext[detection]'"
+    assert str(caught.value) == f"elsa_ext.models.detection needs torchvision: {install_command('torchvision')}"
     assert caught.value.__suppress_context__
 
 

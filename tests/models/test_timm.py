@@ -8,6 +8,7 @@ from types import ModuleType
 
 import elsa_ext.models
 import pytest
+from elsa_ext._install import install_command
 
 SOURCE = Path(elsa_ext.models.__file__).with_name("_timm.py")
 
@@ -78,5 +79,5 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError) as caught:
         run_import()
-    assert str(caught.value) == "elsa_ext.models needs timm: pip install 'elsa-ext[models]'"
+    assert str(caught.value) == f"elsa_ext.models needs timm: {install_command('timm')}"
     assert caught.value.__suppress_context__

@@ -1,36 +1,40 @@
 """The ``elsa-ext`` command: train a classifier, classify images with it, time the ops, say what is installed."""
 
 import argparse
+import contextlib
 import importlib.util
-import io
-import os
 import sys
 from collections.abc import Sequence
 
-from .errors import CommandError
+from .._install import install_command
+from .errors import CommandError, describe
 from .parser import build_parser
+from .signals import Stopped, stop_signals
+from .streams import prepare_streams, settle_streams
+from .text import printable
 
 __all__ = ["main"]
 
 CLASSIFY = ("timm", "torchvision", "PIL")
 
 
-def needs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """Return what a command imports that ``pip install elsa-ext`` alone does not bring, after the extra that does."""
+def needs(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return what a command imports that the package alone does not bring."""
     if args.command == "train":
-        return "train", (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
+        return (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
     if args.command == "classify":
-        return "train", CLASSIFY
+        return CLASSIFY
     if args.command == "bench":
         models = () if args.kind == "op" else ("timm", "torchvision")
-        return "bench", ("tqdm", *models, *(("matplotlib",) if args.plot else ()))
-    return "", ()
+        return ("tqdm", *models, *(("matplotlib",) if args.plot else ()))
+    return ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``elsa-ext`` and return its exit code.
 
-    0, 1 if ``bench --compare`` finds something slower, 2 for a mistake of the user, 130 after Ctrl-C.
+    0, 1 if ``bench --compare`` finds something slower, 2 for a mistake of the user and for what cannot be written, 130
+    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Args:
         argv: The arguments after the program's name; those of the process by default.
@@ -38,35 +42,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After ``--help`` and ``--version``, and for arguments that cannot be parsed.
     """
-    args = build_parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name need not be valid text, and whoever reads a pipe wants to see each epoch as it ends.
-        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    program, code = "elsa-ext", 2
     try:
-        import_optional(*needs(args))
-        code: int = importlib.import_module(f".{args.command}", __package__).run(args)
-        sys.stdout.flush()
-        return code
+        prepare_streams()
+        args = build_parser().parse_args(argv)
+        program = f"elsa-ext {args.command}"
+        with stop_signals():
+            return execute(args)
+    except Stopped as stop:
+        message, code = str(stop), 128 + stop.signal
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     except BrokenPipeError:
-        # The reader of our output has gone, `elsa-ext … | head`: Python must not flush into it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except CommandError as error:
-        # A data loader's worker hands over its whole traceback as text; the message stands after the class's name.
-        message, code = str(error).rpartition("CommandError: ")[2].strip(), 2
-    except OSError as error:
-        message, code = str(error), 2
-    print(f"elsa-ext {args.command}: {message}", file=sys.stderr)
+        message, code = "", 1  # the reader of our output has had enough of it, `elsa-ext … | head`
+    except (CommandError, OSError) as error:
+        message = describe(error)
+    finally:
+        settle_streams()
+    if message:
+        with contextlib.suppress(OSError):
+            print(f"{program}: {printable(message)}", file=sys.stderr)
+    settle_streams()
     return code
 
 
-def import_optional(extra: str, packages: Sequence[str]) -> None:
-    """Make ``packages`` importable, or raise a ``CommandError`` that says how to install them."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+def execute(args: argparse.Namespace) -> int:
+    """Run the command that ``args`` name and return its exit code."""
+    import_optional(needs(args))
+    code: int = importlib.import_module(f".{args.command}", __package__).run(args)
+    sys.stdout.flush()
+    return code
+
+
+def import_optional(modules: Sequence[str]) -> None:
+    """Make ``modules`` importable, or raise a ``CommandError`` that says how to install what is missing."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise CommandError(f"{', '.join(missing)} not installed: pip install 'elsa-ext[{extra}]'")
-    if "timm" in packages:
+        raise CommandError(f"{', '.join(missing)} not installed: {install_command(*missing)}")
+    if "timm" in modules:
         # Before anything imports torchvision: this makes it importable even if it was built for another torch.
         importlib.import_module("elsa_ext.models")

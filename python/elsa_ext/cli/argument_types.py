@@ -1,19 +1,53 @@
-"""What the arguments of all commands share: the parser's kind of error, and numbers with limits."""
+"""What the arguments of all commands share: the parser's kind of error, names, and numbers with limits."""
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from difflib import get_close_matches
+from typing import Any, NoReturn, TypeVar
+
+from .text import printable
 
 Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose error is one line."""
+    """An argument parser whose error is one line, and which takes no flag for another that begins like it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; what is unknown is an error of the command that it was given to, whose help names what is known."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].partition("=")[0]
+            close = [flag for flag in flags if flag.startswith(word)] or get_close_matches(word, flags, 1, 0.8)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unknown {' '.join(unknown)}{hint}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # --help and --version, whose failure argparse passes over
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
+
+
+def given(text: str) -> str:
+    """Read the name of something; an argparse type.
+
+    An empty name is a mistake, such as that of a shell variable that is not set, though it would lead to a folder.
+    """
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a name, got {text!r}")
+    return text
 
 
 def number(kind: Callable[[str], Number], low: Number, high: float = math.inf) -> Callable[[str], Number]:

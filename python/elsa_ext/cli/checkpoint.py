@@ -1,7 +1,9 @@
-"""The checkpoint file: written whole or not at all, read without running code from it."""
+"""The checkpoint file: written whole or not at all, read without running code from it, and only if it is unchanged."""
 
+import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from .model import build_model
 
 @dataclass
 class Checkpoint:
-    """What ``checkpoint.pt`` holds, as a plain dict of these fields."""
+    """What ``checkpoint.pt`` holds, as a plain dict of these fields and ``sha256``, the ``checksum`` of all others."""
 
     model: str
     model_kwargs: dict[str, Any]
@@ -30,7 +32,35 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to ``path``; if that fails, what was there before stays."""
-        write_whole(path, lambda file: torch.save(vars(self), file))
+        content = {**vars(self), "sha256": checksum(vars(self))}
+        write_whole(path, lambda file: torch.save(content, file))
+
+
+def checksum(content: Any) -> str:
+    """Return the SHA-256 of names, dtypes, shapes, bytes and values in nested dicts, lists, tensors and others."""
+    digest = hashlib.sha256()
+    for part in parts(content):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def parts(content: Any) -> Iterator[Any]:
+    """Yield what identifies ``content``, piece by piece, as bytes and as arrays of them."""
+    if isinstance(content, Tensor):
+        yield f"{content.dtype}{tuple(content.shape)}".encode()
+        yield content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    elif isinstance(content, dict):
+        yield f"dict{len(content)}".encode()
+        for item in content.items():
+            yield from parts(item)
+    elif isinstance(content, list | tuple):
+        yield f"list{len(content)}".encode()
+        for item in content:
+            yield from parts(item)
+    else:
+        text = repr(content).encode()
+        yield f"{type(content).__name__}{len(text)}".encode()
+        yield text
 
 
 def load(path: str) -> Checkpoint:
@@ -53,6 +83,10 @@ def load(path: str) -> Checkpoint:
     missing = [name for name in names if not isinstance(content, dict) or name not in content]
     if missing:
         raise CommandError(f"{path} was not written by elsa-ext train: it has no {', '.join(missing)}")
+    expected = content.pop("sha256", None)
+    # Checkpoints of before there was one hold nothing but the fields.
+    if content.keys() != {*names} if expected is None else checksum(content) != expected:
+        raise CommandError(f"{path} is damaged: what it holds is not what its checksum was made of")
     return Checkpoint(**{name: content[name] for name in names})
 
 

@@ -9,6 +9,7 @@ from timm.data import create_transform
 from .checkpoint import load_model
 from .errors import CommandError
 from .images import load_image
+from .text import printable
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,13 +21,13 @@ def run(args: argparse.Namespace) -> int:
         try:
             image = load_image(path)
         except CommandError as error:
-            print(f"elsa-ext classify: {error}", file=sys.stderr)
+            print(f"elsa-ext classify: {printable(str(error))}", file=sys.stderr)
             code = 2
             continue
         with torch.inference_mode():
             probabilities = model(to_input(image).unsqueeze(0))[0].softmax(0)
         top = probabilities.topk(min(args.top, len(checkpoint.classes)))
-        print(path)
+        print(printable(path))
         for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            print(f"  {probability:8.3%}  {checkpoint.classes[index]}")
+            print(f"  {probability:8.3%}  {printable(checkpoint.classes[index])}")
     return code

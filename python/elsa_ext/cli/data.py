@@ -47,12 +47,6 @@ class Data:
     classes: list[str]
     samples: dict[str, Image.Image] = field(default_factory=dict)
 
-    def write_samples(self, path: Path) -> None:
-        """Write the files to try the classifier on, if there are any, into the folder ``path``."""
-        for name, image in self.samples.items():
-            path.mkdir(exist_ok=True)
-            image.save(path / name)
-
 
 def digits(config: dict[str, Any]) -> Data:
     """Return scikit-learn's 8x8 handwritten digits, enlarged to 32x32, with a split that never changes.

@@ -46,7 +46,8 @@ def build_model(name: str, kwargs: dict[str, Any], input_size: tuple[int, int, i
         model = timm.create_model(name, **kwargs).eval()
         with torch.inference_mode():
             model(torch.zeros(1, *input_size))
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except Exception as error:  # whatever a model of timm stumbles over
         size = " x ".join(str(side) for side in input_size[1:])
-        raise CommandError(f"{name} cannot be built for images of {size} pixels: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CommandError(f"{name} cannot be built for images of {size} pixels: {reason}") from error
     return model

@@ -4,7 +4,7 @@ import argparse
 
 import elsa_ext
 
-from .argument_types import Parser, number
+from .argument_types import Parser, given, number
 from .bench.arguments import add_bench
 
 DESCRIPTION = """\
@@ -28,7 +28,7 @@ The run folder receives
   metrics.csv     one row per epoch
   curves.png      loss and accuracy over the epochs
   samples/        only for the digits: one test image of each, light on dark, to try `elsa-ext classify` on
-Ctrl-C stops the training and keeps them.
+Ctrl-C, SIGTERM and SIGHUP stop the training and keep them.
 """
 
 DATA = """\
@@ -81,9 +81,12 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=DATA,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", metavar="FOLDER", help="folder of images, see below (default: the digits)")
+    parser.add_argument(
+        "--data", type=given, metavar="FOLDER", help="folder of images, see below (default: the digits)"
+    )
     parser.add_argument(
         "--model",
+        type=given,
         default="elsa_swin_micro",
         metavar="NAME",
         help="elsa_swin_micro, _tiny, _small, _base, elsa_volo_d1 to _d5, or any model of timm (default: %(default)s)",
@@ -124,7 +127,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         "gives the same run (default: %(default)s)",
     )
     parser.add_argument(
-        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one, or cpu)"
+        "--device", type=given, metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one, or cpu)"
     )
     parser.add_argument(
         "--workers",
@@ -134,7 +137,10 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="processes that load images beside the training; 0 loads them in between (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="run folder, one without a checkpoint (default: runs/<data>-<date>-<time>)"
+        "--output",
+        type=given,
+        metavar="DIR",
+        help="run folder, new or without files of these names (default: runs/<data>-<date>-<time>)",
     )
 
 
@@ -146,8 +152,10 @@ def add_classify(commands: "argparse._SubParsersAction[Parser]") -> None:
         description=CLASSIFY,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+    parser.add_argument(
+        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
+    )
+    parser.add_argument("images", type=given, metavar="IMAGE", nargs="+", help="image file")
     parser.add_argument(
         "--top", type=number(int, 1), default=5, metavar="N", help="classes per image (default: %(default)s)"
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .files import write_whole
+from .picture import plain_style, save_picture
+from .text import printable
 
 
 @dataclass
@@ -34,8 +35,15 @@ def table_row(row: Metrics) -> str:
 
 def draw_curves(path: Path, title: str, rows: list[Metrics]) -> None:
     """Draw loss and accuracy of both sets over the epochs."""
+    with plain_style():
+        figure = curves(rows)
+        figure.suptitle(printable(title))
+        save_picture(path, figure)
+
+
+def curves(rows: list[Metrics]) -> Figure:
+    """Return a figure with one panel for the loss and one for the accuracy."""
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    figure.suptitle(title)
     epochs = [row.epoch for row in rows]
     loss, accuracy = figure.subplots(1, 2)
     for axes, what, style in ((loss, "loss", ".4f"), (accuracy, "accuracy", ".2%")):
@@ -50,4 +58,4 @@ def draw_curves(path: Path, title: str, rows: list[Metrics]) -> None:
     accuracy.set_ylim(0, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     accuracy.legend(loc="lower right")
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    return figure

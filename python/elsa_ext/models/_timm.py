@@ -7,6 +7,8 @@ from types import ModuleType
 
 import torch
 
+from elsa_ext._install import install_command
+
 # What defined each op; a library that is collected takes its definition back.
 _libraries: dict[str, torch.library.Library] = {}
 
@@ -26,7 +28,7 @@ def import_timm() -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name != "timm":
                 raise
-            raise ImportError("elsa_ext.models needs timm: pip install 'elsa-ext[models]'") from None
+            raise ImportError(f"elsa_ext.models needs timm: {install_command('timm')}") from None
         except RuntimeError as error:
             missing = re.fullmatch(r"operator torchvision::(\w+) does not exist", str(error))
             if missing is None or missing[1] in _libraries:

@@ -7,6 +7,7 @@ import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
+from .._install import install_command
 from .checkpoint import load_official_checkpoint
 from .state_dict import Weights
 
@@ -19,7 +20,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torchvision":
         raise
-    raise ImportError("elsa_ext.models.detection needs torchvision: pip install 'elsa-ext[detection]'") from None
+    raise ImportError(f"elsa_ext.models.detection needs torchvision: {install_command('torchvision')}") from None
 
 
 def _check_dtype(weight: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..argument_types import Parser, number
+from ..argument_types import Parser, given, number
 from .problems import DTYPES, LAYOUTS, MATRICES, PRESETS
 
 OPS = ("ghost_head", "hadamard_attention")
@@ -135,6 +135,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     group.add_argument(
         "--model",
+        type=given,
         nargs="+",
         default=["elsa_swin_tiny"],
         metavar="NAME",
@@ -144,6 +145,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         "--baselines",
         dest="baselines",
+        type=given,
         nargs="+",
         metavar="NAME",
         help="models of timm to compare with; formula is the same model with the ops in plain PyTorch; none "
@@ -196,15 +198,18 @@ def add_measurement(parser: argparse.ArgumentParser, baselines: tuple[str, ...] 
         metavar="N",
         help="threads of torch (default: as many as torch takes by itself)",
     )
-    group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one, or cpu)")
+    group.add_argument(
+        "--device", type=given, metavar="NAME", help="such as cpu or cuda:1 (default: cuda if there is one, or cpu)"
+    )
 
     results = parser.add_argument_group("results")
     results.add_argument(
-        "--json", metavar="FILE", help="write what is measured, and on what machine, after every table"
+        "--json", type=given, metavar="FILE", help="write what is measured, and on what machine, after every table"
     )
-    results.add_argument("--plot", metavar="FILE", help="draw times, floors and ratios as a PNG picture")
+    results.add_argument("--plot", type=given, metavar="FILE", help="draw times, floors and ratios as a PNG picture")
     results.add_argument(
         "--compare",
+        type=given,
         metavar="FILE",
         help="show the times over those in an earlier JSON of the same kind of run. Exit code 1: a row of ours is "
         "slower than it was by more than the tolerance; 2: the file cannot be used, or has no row of these",

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..._library import CUDA_STATUS, has_kernel
 from ..device import find_device
 from ..errors import CommandError
+from ..files import check_writable
 from .compare import Earlier
 from .contenders import Comparison
 from .measure import Floors, forget_compiled, measure, reason
@@ -29,7 +30,7 @@ def measure_and_report(args: argparse.Namespace) -> int:
     outputs = {flag: Path(path) for flag in ("json", "plot") if (path := getattr(args, flag)) is not None}
     for flag, path in outputs.items():
         check_output(f"--{flag}", path)
-    if len(set(outputs.values())) < len(outputs):
+    if len({os.path.realpath(path) for path in outputs.values()}) < len(outputs):
         raise CommandError(f"--json and --plot are the same file, {outputs['json']}")
     earlier = None if args.compare is None else Earlier(Path(args.compare), args.kind)
     device = find_device(args.device)
@@ -58,8 +59,7 @@ def check_output(flag: str, path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise CommandError(f"{flag} {path}: no such folder: {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise CommandError(f"{flag} {path}: no permission to write into {folder}")
+    check_writable(path)
 
 
 def check_kernels(device: torch.device) -> None:

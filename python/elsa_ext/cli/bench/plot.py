@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..files import write_whole
+from ..picture import plain_style, save_picture
+from ..text import printable
 from .results import Record
 
 OURS, OTHERS = ("#e69f00", "#b35c00"), ("#9db7cf", "#456a8c")  # of the first direction and the second
@@ -21,6 +22,12 @@ WIDEST = 30  # the range of times that an axis from zero can show
 
 def draw(path: Path, run: Record) -> None:
     """Draw one panel per comparison: a bar per contender and direction, as long as its time."""
+    with plain_style():
+        save_picture(path, bars(run))
+
+
+def bars(run: Record) -> Figure:
+    """Return a figure with the panels and the legend of a run."""
     comparisons, here = run["comparisons"], run["machine"]
     columns = min(PANELS, len(comparisons))
     lines = [
@@ -30,7 +37,8 @@ def draw(path: Path, run: Record) -> None:
     heights = [1.1 + 0.24 * count for count in lines]
     figure = Figure(figsize=(WIDTH * columns, 1.1 + sum(heights)), dpi=130, layout="constrained")
     cpu = f"{here['cpu']}, {here['threads']} threads, {here['cpu_capability']}"
-    figure.suptitle(f"elsa-ext bench {run['bench']}: {here['gpu'] or cpu}, torch {here['torch']}", fontsize=11)
+    title = f"elsa-ext bench {run['bench']}: {here['gpu'] or cpu}, torch {here['torch']}"
+    figure.suptitle(printable(title), fontsize=11)
     grid = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     panels = list(grid.flat)
     for axes in panels:
@@ -46,7 +54,7 @@ def draw(path: Path, run: Record) -> None:
     floor = Line2D([], [], color="black", marker="|", markersize=9, linestyle="none", label="floor of the machine")
     ncols = 5 if columns > 1 else 3
     figure.legend(handles=[*handles, floor], loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    return figure
 
 
 def draw_panel(axes: Axes, comparison: Record) -> None:
@@ -78,10 +86,11 @@ def draw_panel(axes: Axes, comparison: Record) -> None:
     else:
         axes.set_xlim(0, longest * 1.35)
     # A name stands once, between the bars that it belongs to.
-    axes.set_yticks([sum(places) / len(places) for places in ticks.values()], list(ticks), fontsize=8)
+    middles = [sum(places) / len(places) for places in ticks.values()]
+    axes.set_yticks(middles, [printable(name) for name in ticks], fontsize=8)
     axes.invert_yaxis()
     name, sizes = comparison["title"].split(": ", 1)
-    axes.set_title("\n".join([name, *textwrap.wrap(sizes, 80)]), fontsize=9, loc="left")
+    axes.set_title("\n".join(map(printable, [name, *textwrap.wrap(sizes, 80)])), fontsize=9, loc="left")
     axes.set_xlabel("milliseconds", fontsize=8)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.tick_params(axis="x", labelsize=8)
