@@ -111,7 +111,6 @@ struct HadamardCall {
 
   bool needs_maps() const { return grad_query.data != nullptr || grad_key.data != nullptr; }
   bool needs_conv() const { return grad_conv_weight != nullptr || grad_conv_bias != nullptr; }
-  bool needs_proj() const { return grad_proj_weight != nullptr || grad_proj_bias != nullptr; }
 
   int64_t packed_size() const {
     return plan.conv_size() + plan.conv_bias_size() +

@@ -59,9 +59,10 @@ struct ParameterGradient {
   Tensor sum;
   void* data;
 
-  ParameterGradient(const OptionalTensor& parameter, const Tensor& like, bool needed)
+  ParameterGradient(const OptionalTensor& parameter, const Tensor& query, bool needed)
       : parameter(parameter),
-        sum(needed ? torch::stable::new_empty(like, sizes(*parameter)) : no_gradient(like)),
+        sum(needed ? torch::stable::new_empty(query, sizes(*parameter), accumulation_dtype(query))
+                   : no_gradient(query)),
         data(needed ? sum.data_ptr() : nullptr) {}
 
   Tensor finished() const { return data != nullptr ? torch::stable::to(sum, parameter->scalar_type()) : sum; }
@@ -100,9 +101,9 @@ HadamardGradients backward(const Tensor& grad, const Tensor& attn, const Tensor&
       call.grad_conv = map_view(grad_conv);
     }
     const OptionalTensor conv(conv_weight), proj(proj_weight);
-    const ParameterGradient grad_conv_weight(conv, packed, needs.conv_weight),
-        grad_conv_bias(conv_bias, packed, needs.conv_bias), grad_proj_weight(proj, packed, needs.proj_weight),
-        grad_proj_bias(proj_bias, packed, needs.proj_bias);
+    const ParameterGradient grad_conv_weight(conv, query, needs.conv_weight),
+        grad_conv_bias(conv_bias, query, needs.conv_bias), grad_proj_weight(proj, query, needs.proj_weight),
+        grad_proj_bias(proj_bias, query, needs.proj_bias);
     call.grad_conv_weight = grad_conv_weight.data, call.grad_conv_bias = grad_conv_bias.data;
     call.grad_proj_weight = grad_proj_weight.data, call.grad_proj_bias = grad_proj_bias.data;
 

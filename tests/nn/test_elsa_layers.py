@@ -197,6 +197,17 @@ def test_replaced_layers_are_called(what: str) -> None:
     check_called(module)
 
 
+def test_a_convolution_that_shrinks_the_map_is_called() -> None:
+    """The op would keep the size of the map, and go by its own dilation."""
+    module = layer()
+    module.attn[0] = nn.Conv2d(16, 16, 3, padding=1, dilation=2, groups=2).double()
+    assert not module.fused
+    with pytest.raises(
+        RuntimeError, match=r"elsa::ghost_head: attn must have shape \(2, 18, 5, 6\), got \(2, 18, 3, 4\)"
+    ):
+        module(image())
+
+
 def test_a_forward_of_the_instance_is_called() -> None:
     """As offloading and instrumentation put it there."""
     module = layer()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from ops.backends import Backend
 from ops.cases import Case, GhostHead, HadamardAttention, Tensors, make, make_grad
-from ops.checks import backward_arguments, call, evaluate
+from ops.checks import backward_arguments, call, evaluate, to_fake
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -153,6 +154,20 @@ HADAMARD_FLAGS = (
 )
 def test_need_flags_of_hadamard_attention(native: Backend, case: HadamardAttention, wanted: tuple[str, ...]) -> None:
     check_need_flags(case, native.device, HADAMARD_FLAGS, wanted)
+
+
+@pytest.mark.parametrize("case", BOTH, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_that_nobody_asked_for_are_as_the_fake_kernels_say(
+    native: Backend, case: Case, dtype: torch.dtype
+) -> None:
+    arguments = backward_arguments(case, dtype=dtype, device=native.device)
+    backward = getattr(torch.ops.elsa, f"{case.op}_backward")
+    flags = FLAGS if case.op == "ghost_head" else HADAMARD_FLAGS
+    real = backward(**arguments, **dict.fromkeys(flags, False))
+    with FakeTensorMode() as mode:
+        fake = backward(**to_fake(arguments, mode), **dict.fromkeys(flags, False))
+    assert [(part.shape, part.dtype) for part in real] == [(part.shape, part.dtype) for part in fake]
 
 
 def test_hadamard_backward_gives_empty_tensors_for_missing_biases(native: Backend) -> None:
