@@ -33,6 +33,11 @@ def freed_behind_a_view(tensor: Tensor) -> Tensor:
     return freed(wide)
 
 
+def shrunk_behind_a_view(tensor: Tensor) -> Tensor:
+    """A view that does not begin where its storage does, all but its last byte."""
+    return shrunk(torch.cat([tensor, tensor])[len(tensor) :])
+
+
 def beyond_a_view(tensor: Tensor) -> Tensor:
     """A view whose first elements are there, and whose last ones are not."""
     wide = torch.stack([tensor, tensor], -1)[..., 1]
@@ -40,7 +45,7 @@ def beyond_a_view(tensor: Tensor) -> Tensor:
     return wide
 
 
-WAYS = [freed, shrunk, freed_behind_a_view, beyond_a_view]
+WAYS = [freed, shrunk, freed_behind_a_view, shrunk_behind_a_view, beyond_a_view]
 FUNCTIONS = [
     *((case, forward(case.op), f"elsa::{case.op}: ", forward_arguments) for case in CASES),
     *((case, backward(case.op), f"elsa::{case.op}_backward: ", backward_arguments) for case in CASES),
