@@ -69,7 +69,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def limit_of_file_size(size: int) -> Iterator[None]:
-    """Let every write beyond ``size`` bytes of a file fail, as on a full disk."""
+    """Let every write beyond ``size`` bytes of a file fail, as on a full disk; that of pytest's own output, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

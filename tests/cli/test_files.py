@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,12 +36,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"old")
     return path
-
-
-@pytest.fixture
-def full() -> Iterator[None]:
-    with limit_of_file_size(10_000):
-        yield
 
 
 def write_new(file: BinaryIO) -> None:
@@ -94,17 +87,15 @@ def test_two_writers(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.usefixtures("full")
 def test_full_disk(path: Path) -> None:
     for content in ([torch.zeros(100_000)], [torch.zeros(1)] * 5000, "x" * 100_000):  # fails early, late and at once
-        with pytest.raises(OSError) as caught:
+        with limit_of_file_size(10_000), pytest.raises(OSError) as caught:
             write_whole(path, lambda file, content=content: torch.save(content, file))
         assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
         assert path.read_bytes() == b"old"
         assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.usefixtures("full")
 def test_full_disk_that_the_writer_does_not_mind(path: Path) -> None:
     def write(file: BinaryIO) -> None:
         try:
@@ -112,7 +103,7 @@ def test_full_disk_that_the_writer_does_not_mind(path: Path) -> None:
         except OSError:
             os.ftruncate(file.fileno(), 0)
 
-    with pytest.raises(OSError, match="too large"):
+    with limit_of_file_size(10_000), pytest.raises(OSError, match="too large"):
         write_whole(path, write)
     assert path.read_bytes() == b"old"
 

@@ -165,3 +165,13 @@ def test_hadamard_attention_backward_counts_what_is_asked_for(wanted: str, convs
     pixels = BATCH * HEIGHT * WIDTH
     conv, proj = tensors["conv_weight"].numel(), tensors["proj_weight"].numel()
     assert counted(lambda: out.sum().backward()) == pixels * (convs * conv + projs * proj)
+
+
+def test_the_counter_changes_nothing_of_what_it_counts() -> None:
+    """It hooks every module, for their names: the op that answers without it has to answer under it."""
+    layer = elsa_ext.nn.ELSA(8, 2, kernel_size=3)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(1, 4, 4, 8)).sum().backward()
+    ops = {str(op) for op in counter.get_flop_counts()["ELSA"]}
+    assert {"elsa.hadamard_attention", "elsa.hadamard_attention_backward"} <= ops
+    assert "aten.convolution" not in ops

@@ -3,7 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
@@ -14,7 +14,7 @@ def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilati
     types are ``Sequential``, ``Conv2d``, ``GELU`` and ``Conv2d`` themselves, with the geometry of the op and plain
     parameters, without hooks, without a parametrization, and without a forward of the instance's own.
     """
-    if _has_any_global_hook() or not _runs_only(attn, nn.Sequential) or len(attn._modules) != 3:
+    if _all_are_hooked() or not _runs_only(attn, nn.Sequential) or len(attn._modules) != 3:
         return False
     layers: Any = attn._modules.values()
     conv, act, proj = layers
@@ -30,6 +30,22 @@ def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilati
         and _geometry(proj, 1, 0, 1)
     )
     return fused
+
+
+def _all_are_hooked() -> bool:
+    """Tell whether somebody hooks all modules, but for PyTorch's own trackers.
+
+    Those note where a call is. What ``FlopCounterMode`` counts by them must be what runs without it.
+    """
+    if not modules._has_any_global_hook():
+        return False
+    kinds = (
+        modules._global_forward_pre_hooks,
+        modules._global_forward_hooks,
+        modules._global_backward_pre_hooks,
+        modules._global_backward_hooks,
+    )
+    return any(not hook.__module__.startswith("torch.") for hooks in kinds for hook in hooks.values())
 
 
 def _runs_only(layer: Any, kind: type[nn.Module]) -> bool:
