@@ -2,9 +2,10 @@
 # make test      the whole test suite                          make cuda-wheel  one with CUDA kernels into dist/cuda/
 # make lint      ruff, mypy, clang-format                      make sanitize    the op tests under address and
 # make format    let ruff and clang-format rewrite                              undefined-behaviour sanitizers
-# make clean     remove what these made
+# make clean     remove what these made                        make help        show this
 #
-# Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it.
+# Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it. PYTEST_ARGS='…'
+# goes to pytest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +25,7 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format wheel cuda-wheel sanitize clean FORCE
+.PHONY: demo test lint format wheel cuda-wheel sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -70,6 +71,9 @@ sanitize: $(VENV)/test.stamp
 
 clean:
 	rm -rf $(VENV) build dist
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'elsa-ext needs Python 3.10 or newer, this is ' + sys.version)"
