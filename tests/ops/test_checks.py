@@ -10,5 +10,5 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 @pytest.mark.parametrize("case", [GhostHead(), HadamardAttention()], ids=str)
 def test_the_formula_is_computed_on_the_cpu(case) -> None:
     with FakeTensorMode():
-        results = formula(case, make(case, torch.float32, "cuda"), make_grad(case, torch.float32, "cuda", "contiguous"))
+        results = formula(case, make(case, torch.float32, "meta"), make_grad(case, torch.float32, "meta", "contiguous"))
     assert {result.device.type for result in results.values()} == {"cpu"}
