@@ -16,15 +16,9 @@ add_library(torch_cuda_stub SHARED ${stub})
 set_target_properties(torch_cuda_stub PROPERTIES OUTPUT_NAME torch_cuda LIBRARY_OUTPUT_DIRECTORY stub
                                                  CXX_VISIBILITY_PRESET default)
 
-add_library(elsa_cuda SHARED ${cuda_ops} src/ops/cuda_library.cpp src/cuda/ghost_head_any.cu
-                             src/cuda/hadamard_attention_any.cu)
+add_library(elsa_cuda SHARED)
+add_op_library(elsa_cuda elsa CUDA src/torch/cuda)
+add_sized_kernels(elsa_cuda src/cuda/platform)
 target_compile_definitions(elsa_cuda PRIVATE USE_CUDA)
-target_include_directories(elsa_cuda PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
 # By file: as a target it would have to be installed with elsa_cuda.
-target_link_libraries(elsa_cuda PRIVATE torch_stable $<TARGET_FILE:torch_cuda_stub> CUDA::cudart_static)
-foreach(size ${ELSA_KERNEL_SIZES})
-  add_library(cuda_k${size} OBJECT src/cuda/ghost_head.cu src/cuda/hadamard_attention.cu)
-  target_compile_definitions(cuda_k${size} PRIVATE ELSA_KERNEL_SIZE=${size})
-  target_include_directories(cuda_k${size} PRIVATE src/cuda/nvidia ${kernel_sizes_folder})
-  target_link_libraries(elsa_cuda PRIVATE cuda_k${size})
-endforeach()
+target_link_libraries(elsa_cuda PRIVATE $<TARGET_FILE:torch_cuda_stub> CUDA::cudart_static)

@@ -1,9 +1,8 @@
+#include "capability.h"
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
-
-#include "elsa/cpu_capability.h"
-#include "elsa/hadamard_attention.h"
 
 namespace elsa::cpu {
 
@@ -57,16 +56,5 @@ Capability capability() {
   static const Capability in_use = requested_capability();
   return in_use;
 }
-
-#if defined(__x86_64__)
-#define ELSA_KERNELS_IN_USE(op) \
-  (capability() == Capability::avx512 ? avx512::op : capability() == Capability::avx2 ? avx2::op : baseline::op)
-#else
-// An unusable ELSA_CPU_CAPABILITY is an error on every machine.
-#define ELSA_KERNELS_IN_USE(op) (capability(), baseline::op)
-#endif
-
-const GhostHeadKernels& ghost_head() { return ELSA_KERNELS_IN_USE(ghost_head); }
-const HadamardKernels& hadamard_attention() { return ELSA_KERNELS_IN_USE(hadamard_attention); }
 
 }  // namespace elsa::cpu

@@ -3,32 +3,13 @@
 #pragma once
 
 #include <cmath>
-#include <initializer_list>
 
-#include "simd.h"
+#include "exp2.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-constexpr double log2_e = 1.44269504088896340736;
 constexpr double inverse_sqrt_2 = 0.70710678118654752440, inverse_sqrt_2_pi = 0.39894228040143267794;
-
-// 2^x for x ≤ 0, and 0 where that is below the normal numbers.
-ELSA_INLINE FloatVector exp2_of_negative(FloatVector x) {
-  // The addition rounds x to an integer, which is then in the lowest bits of the sum.
-  const FloatVector shifted = x + 12582912.0f, rest = x - (shifted - 12582912.0f);
-  // A least-squares fit on |rest| ≤ 1/2, reweighted towards equal relative errors: they are below 2e-8.
-  FloatVector series = FloatVector{} + 1.534581169e-04f;
-  for (float coefficient :
-       {1.339993143e-03f, 9.618488960e-03f, 5.550328776e-02f, 2.402264689e-01f, 6.931472057e-01f, 1.0f})
-    series = series * rest + coefficient;
-  FloatLanes exponent;
-  std::memcpy(&exponent, &shifted, sizeof(exponent));
-  exponent = (exponent << 23) + 0x3f800000;
-  FloatVector power;
-  std::memcpy(&power, &exponent, sizeof(power));
-  return x < -126.0f ? FloatVector{} : series * power;
-}
 
 // The cumulative distribution and the density of the normal distribution.
 ELSA_INLINE void normal(FloatVector x, FloatVector& cdf, FloatVector& density) {

@@ -1,29 +1,38 @@
 // Copies between tensors of any layout and dtype and the channels-last scratch in which the kernels compute.
 #pragma once
 
+#include "../core/neighbourhood.h"
+#include "../core/views.h"
 #include "scratch.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-// The positions of one axis that the pixels of a tile read, and the taps that reach the map from any of them.
+// The positions of one axis that the pixels of a tile read, and the taps that they read there.
 struct Axis {
   int64_t first_tap = 0, taps = 0;
   int64_t origin = 0, length = 0;
 
-  Axis(int64_t first_pixel, int64_t pixels, int64_t step, int64_t extent, const GhostHeadShape& shape) {
-    const int64_t radius = shape.kernel_size / 2;
-    for (int64_t tap = 0; tap < shape.kernel_size; ++tap) {
-      const int64_t low = step * first_pixel + (tap - radius) * shape.dilation;
-      if (low + step * (pixels - 1) >= 0 && low < extent) {
+  Axis(int64_t first, int64_t count) : origin(first), length(count) {}
+
+  // What `pixels` pixels from `first_pixel` on read with `taps` taps from `first_tap` on.
+  Axis(int64_t first_pixel, int64_t pixels, const Neighbourhood& around, int64_t first_tap, int64_t taps)
+      : first_tap(first_tap), taps(taps), origin(around.first_source(first_pixel) + first_tap * around.dilation) {
+    length = taps == 0 ? 0 : around.stride * (pixels - 1) + (taps - 1) * around.dilation + 1;
+  }
+
+  // The same with the taps that reach [0, extent) from any of the pixels.
+  static Axis of_taps_inside(int64_t first_pixel, int64_t pixels, const Neighbourhood& around, int64_t extent) {
+    int64_t first_tap = 0, taps = 0;
+    for (int64_t tap = 0; tap < around.kernel_size; ++tap) {
+      const int64_t low = around.first_source(first_pixel) + tap * around.dilation;
+      if (low + around.stride * (pixels - 1) >= 0 && low < extent) {
         first_tap = taps == 0 ? tap : first_tap;
         taps = tap - first_tap + 1;
       }
     }
-    origin = step * first_pixel + (first_tap - radius) * shape.dilation;
-    length = taps == 0 ? 0 : step * (pixels - 1) + (taps - 1) * shape.dilation + 1;
+    return {first_pixel, pixels, around, first_tap, taps};
   }
-  Axis(int64_t first, int64_t count) : origin(first), length(count) {}
 };
 
 // The pixels of a map along one axis of a window: the first one's position in the window, which it is, and their
@@ -48,7 +57,7 @@ struct Window {
   }
 };
 
-// Call f with a number of the type that `dtype` stands for; T is the accumulation type of the op.
+// Call f with a number of the type that `dtype` stands for; T is that type's accumulation type.
 template <typename T, typename Function>
 ELSA_INLINE void with_type(DType dtype, const Function& f) {
   if constexpr (sizeof(T) == sizeof(double)) {
@@ -160,9 +169,7 @@ void pack_window_of(const MapView& map, int64_t sample, int64_t first_channel, i
   const Inside rows = window.inside(window.y, map.height), columns = window.inside(window.x, map.width);
   const int64_t pitch = window.x.length * width, step = window.spacing * width;
   const int64_t left = columns.position * width, right = left + columns.count * width;
-  const From* from = static_cast<const From*>(map.data) + sample * map.batch_stride +
-                     first_channel * map.channel_stride + rows.pixel * map.row_stride +
-                     columns.pixel * map.column_stride;
+  const From* from = map.at<const From>(sample, first_channel, rows.pixel, columns.pixel);
   if (window.spacing != 1 || rows.count * columns.count == 0) {
     zero(to, window.y.length * pitch);
   } else {
@@ -190,7 +197,8 @@ void pack_window(const MapView& map, int64_t sample, int64_t first_channel, int6
   });
 }
 
-// Whether a map holds numbers of the accumulation type T, with the channels of a pixel side by side.
+// Whether a map holds numbers of the accumulation type T, with the channels of a pixel side by side: then kernels need
+// no copy of it.
 template <typename T>
 bool lies_as_scratch(const MapView& map) {
   return map.dtype == (sizeof(T) == sizeof(double) ? DType::float64 : DType::float32) && map.channel_stride == 1;
@@ -202,8 +210,7 @@ void unpack_row(const MapView& map, int64_t sample, int64_t first_channel, int64
                 int64_t first_column, int64_t columns, const T* from) {
   with_type<T>(map.dtype, [&](auto to) {
     using To = decltype(to);
-    To* data = static_cast<To*>(map.data) + sample * map.batch_stride + first_channel * map.channel_stride +
-               row * map.row_stride + first_column * map.column_stride;
+    To* data = map.at<To>(sample, first_channel, row, first_column);
     unpack_row<T, To>(from, width, {data, map.channel_stride, map.column_stride, columns, count});
   });
 }

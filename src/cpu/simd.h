@@ -11,7 +11,7 @@
 #include <immintrin.h>  // conversions from and to 16-bit floats, which the compiler has no operator for
 #endif
 
-#include "elsa/ghost_head.h"
+#include "../core/dtype.h"
 
 #if !defined(ELSA_CAPABILITY) || !defined(ELSA_VECTOR_BYTES)
 #error "compile with ELSA_CAPABILITY (a namespace) and ELSA_VECTOR_BYTES"

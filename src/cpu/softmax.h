@@ -1,16 +1,11 @@
 // Softmax over the K² taps of every head and pixel, and its gradient.
 #pragma once
 
-#include "gelu.h"
+#include "exp2.h"
 #include "pack.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
-
-ELSA_INLINE DoubleVector exp2_of_negative(DoubleVector x) {
-  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = std::exp2(x[lane]);
-  return x;
-}
 
 template <typename T>
 ELSA_INLINE Vector<T> add(Vector<T> a, Vector<T> b) {

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "elsa/ghost_head.h"
+#include "../core/views.h"
 
 namespace elsa::cuda {
 

@@ -7,7 +7,7 @@
 #include <device.cuh>
 #include <type_traits>
 
-#include "elsa/ghost_head.h"
+#include "../core/views.h"
 
 namespace elsa::cuda {
 
@@ -55,10 +55,10 @@ using KernelSizes = KernelSizeList<ELSA_KERNEL_SIZES>;
 // column, also outside the map, and for the number of pixels, few enough channels for the rows of a grid, and few
 // enough columns for Tiling's reciprocal.
 template <typename Shape>
-bool is_plain(const Shape& shape, DType dtype) {
+bool is_plain(const Shape& shape, int64_t stride, DType dtype) {
   constexpr int64_t most_rows = 1 << 24, most_columns = 1 << 18, most_pixels = 1 << 30, most_grid_rows = 65535;
-  return shape.stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
-         shape.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
+  return stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
+         shape.neighbourhood.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
          shape.channels <= most_grid_rows;
 }
 

@@ -7,7 +7,7 @@
 
 #include <device.cuh>
 
-#include "elsa/ghost_head.h"
+#include "../core/views.h"
 
 namespace elsa::cuda {
 

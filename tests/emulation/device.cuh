@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <stdexcept>
 
 #include "../../src/cuda/words.cuh"
@@ -36,6 +37,10 @@ namespace emulation {
 // Of the threads of a block, and of the blocks of a grid. What a kernel gives must not depend on it.
 enum class Order { ascending, descending, random };
 extern Order order;
+
+// Whether ops run in all of them; elsa_emulated::every_order sets it.
+extern bool every_order;
+extern std::mutex one_op_at_a_time;
 
 extern Index thread_index, block_index, grid_size;
 

@@ -1,4 +1,5 @@
 // Blocks as loops, threads as fibers.
+#include <torch/csrc/stable/library.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -13,7 +14,9 @@
 
 namespace elsa::cuda::emulation {
 
-Order order = Order::ascending;
+Order order = Order::descending;
+bool every_order = false;
+std::mutex one_op_at_a_time;
 Index thread_index, block_index, grid_size;
 
 namespace {
@@ -170,4 +173,17 @@ void run(const Grid& grid, const std::function<void()>& thread) {
   }
 }
 
+namespace {
+
+void set_every_order(bool on) {
+  const std::lock_guard lock(one_op_at_a_time);
+  every_order = on;
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(elsa_emulated, library) { library.def("every_order(bool on) -> ()"); }
+STABLE_TORCH_LIBRARY_IMPL(elsa_emulated, CompositeExplicitAutograd, library) {
+  library.impl("every_order", TORCH_BOX(&set_every_order));
+}
+
+}  // namespace
 }  // namespace elsa::cuda::emulation

@@ -1,0 +1,85 @@
+# elsa_add_op(<op>) adds an op to every library that has ops, with the files that it finds in src/ops/<op>:
+#
+#   op.cpp           its schema, checks, allocation and registration: in every library
+#   reference.cpp    the oracle
+#   cpu/launch.cpp   the op on the CPU, and cpu/plan.cpp if there is one
+#   cpu/kernels.cpp  its kernels, compiled once per instruction set
+#   cuda/launch.cpp  the op on a CUDA device
+#   cuda/kernels.cu  its kernels for that, and cuda/sized.cu, compiled once per kernel size, if there is one
+set(common_sources src/torch/dispatcher.cpp src/torch/errors.cpp src/torch/sums.cpp src/torch/tensor.cpp)
+list(TRANSFORM common_sources PREPEND ${PROJECT_SOURCE_DIR}/)
+set(ELSA_KERNEL_SIZES 3 5 7 9 11 13 CACHE STRING "Kernel sizes K that have CUDA kernels of their own")
+string(REPLACE ";" ", " kernel_sizes "${ELSA_KERNEL_SIZES}")
+set(kernel_sizes_folder ${PROJECT_BINARY_DIR}/kernel_sizes)
+file(CONFIGURE OUTPUT ${kernel_sizes_folder}/kernel_sizes.h CONTENT "#define ELSA_KERNEL_SIZES @kernel_sizes@\n" @ONLY)
+
+# A library of ops for a dispatch key; `platform` is the folder of its platform.h.
+function(add_op_library library namespace key platform)
+  target_sources(${library} PRIVATE ${common_sources})
+  target_compile_definitions(${library} PRIVATE ELSA_LIBRARY=${namespace} ELSA_KEY=${key})
+  target_include_directories(${library} PRIVATE ${platform})
+  target_link_libraries(${library} PRIVATE torch_stable)
+endfunction()
+
+# The kernels of a library of CUDA ops that are compiled once per kernel size; `device` is the folder of device.cuh.
+function(add_sized_kernels library device)
+  target_include_directories(${library} PRIVATE ${device} ${kernel_sizes_folder})
+  foreach(size ${ELSA_KERNEL_SIZES})
+    add_library(${library}_k${size} OBJECT EXCLUDE_FROM_ALL)
+    target_compile_definitions(${library}_k${size} PRIVATE ELSA_KERNEL_SIZE=${size})
+    target_include_directories(${library}_k${size} PRIVATE ${device} ${kernel_sizes_folder})
+    target_link_libraries(${library} PRIVATE ${library}_k${size})
+  endforeach()
+endfunction()
+
+# The CPU kernels of all ops for one instruction set. Contracting a * b + c is part of the design: it halves the rounding.
+function(add_cpu_kernels capability vector_bytes)
+  add_library(cpu_${capability} OBJECT)
+  target_compile_definitions(cpu_${capability} PRIVATE ELSA_CAPABILITY=${capability} ELSA_VECTOR_BYTES=${vector_bytes})
+  target_compile_options(cpu_${capability} PRIVATE -ffp-contract=fast ${ARGN})
+  target_link_libraries(elsa_cpu PRIVATE cpu_${capability})
+endfunction()
+
+add_library(elsa_cpu SHARED src/cpu/capability.cpp src/core/launch_plan.cpp)
+add_op_library(elsa_cpu elsa CPU src/torch/cpu)
+add_cpu_kernels(baseline 16)
+set(cpu_kernels cpu_baseline)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+  add_cpu_kernels(avx2 32 -mavx2 -mfma -mf16c)
+  add_cpu_kernels(avx512 64 -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma)
+  list(APPEND cpu_kernels cpu_avx2 cpu_avx512)
+endif()
+
+# CUDA kernels need nvcc, and no torch that was built for CUDA.
+if(NOT cuda_missing)
+  include(cmake/cuda.cmake)
+endif()
+add_subdirectory(tests/emulation)
+
+pybind11_add_module(_C src/bindings/module.cpp)
+target_link_libraries(_C PRIVATE elsa_cpu)
+
+function(elsa_add_op op)
+  set(folder ${PROJECT_SOURCE_DIR}/src/ops/${op})
+  target_sources(_C PRIVATE ${folder}/reference.cpp)
+  target_sources(elsa_cpu PRIVATE ${folder}/op.cpp ${folder}/cpu/launch.cpp)
+  if(EXISTS ${folder}/cpu/plan.cpp)
+    target_sources(elsa_cpu PRIVATE ${folder}/cpu/plan.cpp)
+  endif()
+  foreach(library IN LISTS cpu_kernels)
+    target_sources(${library} PRIVATE ${folder}/cpu/kernels.cpp)
+  endforeach()
+  foreach(library elsa_cuda elsa_emulated)
+    if(TARGET ${library})
+      target_sources(${library} PRIVATE ${folder}/op.cpp ${folder}/cuda/launch.cpp ${folder}/cuda/kernels.cu)
+      if(EXISTS ${folder}/cuda/sized.cu)
+        foreach(size ${ELSA_KERNEL_SIZES})
+          target_sources(${library}_k${size} PRIVATE ${folder}/cuda/sized.cu)
+        endforeach()
+      endif()
+    endif()
+  endforeach()
+  # The tests compile the CUDA kernels as C++.
+  set_source_files_properties(${folder}/cuda/kernels.cu ${folder}/cuda/sized.cu TARGET_DIRECTORY elsa_emulated
+                              PROPERTIES LANGUAGE CXX)
+endfunction()

@@ -1,0 +1,25 @@
+// Arithmetic of indices.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+
+namespace elsa {
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// How many parts of `part` cover `whole`.
+constexpr int64_t divide_up(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+// The product of factors that are not negative, or the largest number where 64 bits do not hold it.
+constexpr int64_t product(std::initializer_list<int64_t> factors) {
+  int64_t result = 1;
+  bool fits = true;
+  for (const int64_t factor : factors) {
+    if (factor == 0) return 0;
+    fits = fits && !__builtin_mul_overflow(result, factor, &result);
+  }
+  return fits ? result : INT64_MAX;
+}
+
+}  // namespace elsa

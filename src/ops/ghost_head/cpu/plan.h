@@ -1,0 +1,36 @@
+// How the CPU does a pass of ghost_head: what its kernels go by, and what launch_plan shows.
+#pragma once
+
+#include "../../../cpu/dispatch.h"
+#include "../../../cpu/tiling.h"
+#include "../contract.h"
+
+namespace elsa::ghost_head {
+
+enum class Pass { forward, adjoint, reduce };
+
+struct Plan {
+  cpu::Tiling tiling;                            // of the pass's own grid: the output's, or in the adjoint value's
+  Neighbourhood neighbourhood;                   // of a pixel of that grid among the sources
+  int64_t spacing, source_height, source_width;  // sources lie `spacing` apart, with zeros between them
+  int64_t block;                                 // channels that are worked on at once: a vector or two
+  int64_t compiled_taps;  // K where the gather's loop over all K × K taps is compiled for it, else 0: any number
+  int64_t window_pixels;  // sources that a tile reads at most
+
+  // `lanes` are those of a vector in the accumulation type.
+  Plan(const Shape& shape, Pass pass, int64_t lanes);
+};
+
+// Partial results of each of `sums` sums over pixels: enough for many threads, and a bounded number of them.
+int64_t chunks(const Shape& shape, int64_t sums);
+
+// Units of work: a head of a tile of a sample, in that order from the innermost, or of a chunk of a sum.
+struct VectorKernels {
+  int64_t vector_bytes, pixels_at_once;
+  void (*gather)(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
+  void (*reduce)(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
+};
+
+ELSA_VECTOR_KERNELS(VectorKernels)
+
+}  // namespace elsa::ghost_head

@@ -1,0 +1,9 @@
+// The kernels of hadamard_attention for one kernel size, which the build names.
+#include "sized.cuh"
+
+namespace elsa::hadamard_attention {
+
+using namespace cuda;
+template void conv_sized<ELSA_KERNEL_SIZE>(const Conv&, ConvStep, void*);
+template void weight_gradient_sized<ELSA_KERNEL_SIZE>(const WeightGradient&, void*);
+}  // namespace elsa::hadamard_attention
