@@ -11,6 +11,9 @@ function(keep_when_linked library)
 endfunction()
 
 keep_when_linked(elsa_cpu)
+# The public C++ API: headers that call the dispatcher.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/elsa DESTINATION elsa_ext/include)
+target_include_directories(elsa_cpu INTERFACE $<INSTALL_INTERFACE:elsa_ext/include>)
 if(TARGET elsa_cuda)
   keep_when_linked(elsa_cuda)
   target_link_libraries(elsa_cuda INTERFACE elsa_cpu)

@@ -15,8 +15,8 @@ constexpr double inverse_sqrt_2 = 0.70710678118654752440, inverse_sqrt_2_pi = 0.
 ELSA_INLINE void normal(FloatVector x, FloatVector& cdf, FloatVector& density) {
   const FloatVector magnitude = x < 0.0f ? -x : x;
   const FloatVector gauss = exp2_of_negative(x * float(-0.5 * log2_e) * x);
-  // exp(z²) · erfc(z) at z = |x| / √2 is a polynomial in 1 / (1 + z / 2) up to 3e-8 (a least-squares fit, reweighted
-  // towards equal relative errors on z ≤ 9.6, where erfc vanishes in float32).
+  // exp(z²) · erfc(z) at z = |x| / √2 is this polynomial in t = 1 / (1 + z / 2), up to 3.1e-8 of it: a fit by
+  // benchmarks/fit_coefficients.py on z ≤ 9.6, where erfc vanishes in float32.
   const FloatVector t = 1.0f / (magnitude * float(0.5 * inverse_sqrt_2) + 1.0f);
   FloatVector series = FloatVector{} - 5.432440782e-02f;
   for (float coefficient : {2.601020342e-01f, -4.329126148e-01f, 2.103056239e-01f, 2.565173959e-02f, 1.769219185e-01f,

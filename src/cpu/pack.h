@@ -108,7 +108,7 @@ struct Row {
 template <typename T, typename From>
 void pack_row(const Row<const From*>& row, int64_t width, int64_t step, T* to) {
   constexpr int64_t L = lanes<T>;
-  if (row.channel == 1 && row.count == 2 * L) {  // a whole block of channels: the most frequent case by far
+  if (row.channel == 1 && row.count == 2 * L) {  // a whole slice of channels: the most frequent case by far
     for (int64_t x = 0; x < row.pixels; ++x, to += step) {
       const From* from = row.data + x * row.column;
       store(to, load_as<T>(from));

@@ -18,14 +18,14 @@ class Scratch {
   explicit Scratch(int64_t count) : position_(alive()) {
     const std::size_t bytes = std::size_t(count > 0 ? count : 1) * sizeof(T);
     if (kept().size() <= position_) kept().resize(position_ + 1);
-    Block& block = kept()[position_];
-    if (block.bytes < bytes) block = Block(bytes);
-    data_ = static_cast<T*>(block.data.get());
+    Memory& memory = kept()[position_];
+    if (memory.bytes < bytes) memory = Memory(bytes);
+    data_ = static_cast<T*>(memory.data.get());
     ++alive();
   }
   ~Scratch() {
-    Block& block = kept()[position_];
-    if (block.bytes > most_kept) block = Block();
+    Memory& memory = kept()[position_];
+    if (memory.bytes > most_kept) memory = Memory();
     --alive();
   }
   Scratch(const Scratch&) = delete;
@@ -38,21 +38,21 @@ class Scratch {
   struct Free {
     void operator()(void* data) const { ::operator delete(data, alignment); }
   };
-  struct Block {
+  struct Memory {
     std::unique_ptr<void, Free> data;
     std::size_t bytes = 0;
 
-    Block() = default;
-    explicit Block(std::size_t size) : data(::operator new(size, alignment)), bytes(size) {}
+    Memory() = default;
+    explicit Memory(std::size_t size) : data(::operator new(size, alignment)), bytes(size) {}
   };
 
   static std::size_t& alive() {
     static thread_local std::size_t count = 0;
     return count;
   }
-  static std::vector<Block>& kept() {
-    static thread_local std::vector<Block> blocks;
-    return blocks;
+  static std::vector<Memory>& kept() {
+    static thread_local std::vector<Memory> memories;
+    return memories;
   }
 
   std::size_t position_;

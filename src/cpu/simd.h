@@ -101,11 +101,11 @@ ELSA_INLINE Vector<T> shuffle(Vector<T> v, typename Simd<T>::Lanes pattern) {
 #endif
 }
 
-// In every group of `group` lanes, its k-th one in all of them.
+// In every run of `run` lanes, its k-th one in all of them.
 template <typename T>
-ELSA_INLINE Vector<T> spread(Vector<T> v, int group, int k) {
+ELSA_INLINE Vector<T> spread(Vector<T> v, int run, int k) {
   typename Simd<T>::Lanes pattern;
-  for (int lane = 0; lane < lanes<T>; ++lane) pattern[lane] = lane / group * group + k;
+  for (int lane = 0; lane < lanes<T>; ++lane) pattern[lane] = lane / run * run + k;
   return shuffle<T>(v, pattern);
 }
 
@@ -127,14 +127,14 @@ ELSA_INLINE T fold_lanes(Vector<T> v, const Function& f) {
   }
 }
 
-// Lane k of a pattern of groups of `Group` lanes, taken in turn from the first and the second operand of a shuffle.
-// half = 0 takes the even groups, half = 1 the odd ones.
-template <typename T, int Group>
+// Lane k of a pattern of runs of `Run` lanes, taken in turn from the first and the second operand of a shuffle.
+// half = 0 takes the even runs, half = 1 the odd ones.
+template <typename T, int Run>
 ELSA_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, int half) {
   typename Simd<T>::Lanes pattern;
   for (int k = 0; k < lanes<T>; ++k) {
-    const int group = k / Group;
-    pattern[k] = (group % 2) * lanes<T> + (group / 2 * 2 + half) * Group + k % Group;
+    const int run = k / Run;
+    pattern[k] = (run % 2) * lanes<T> + (run / 2 * 2 + half) * Run + k % Run;
   }
 #if defined(__clang__)
   Vector<T> mixed;
@@ -148,7 +148,7 @@ ELSA_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, int half) {
 }
 
 // Lane l of the result is a part of the sum of vector l % Count: whole where Count is the number of lanes.
-template <typename T, int Count, int Group = 1>
+template <typename T, int Count, int Run = 1>
 ELSA_INLINE Vector<T> merge_sums(const Vector<T>* v) {
   if constexpr (Count == 1) {
     return v[0];
@@ -156,9 +156,9 @@ ELSA_INLINE Vector<T> merge_sums(const Vector<T>* v) {
     Vector<T> half[Count / 2];
     for (int k = 0; k < Count / 2; ++k) {
       const Vector<T>&a = v[2 * k], &b = v[2 * k + 1];
-      half[k] = interleave<T, Group>(a, b, 0) + interleave<T, Group>(a, b, 1);
+      half[k] = interleave<T, Run>(a, b, 0) + interleave<T, Run>(a, b, 1);
     }
-    return merge_sums<T, Count / 2, Group * 2>(half);
+    return merge_sums<T, Count / 2, Run * 2>(half);
   }
 }
 
@@ -190,18 +190,18 @@ ELSA_INLINE void add_lanes(const Vector<T>* v, T* sums) {
 }
 
 // Element l of v[k] becomes element k of v[l].
-template <typename T, int Group = 1>
+template <typename T, int Run = 1>
 ELSA_INLINE void transpose(Vector<T> (&v)[lanes<T>]) {
-  if constexpr (Group < lanes<T>) {
+  if constexpr (Run < lanes<T>) {
 #pragma GCC unroll 16
     for (int k = 0; k < lanes<T>; ++k) {
-      if ((k & Group) == 0) {
-        const Vector<T> a = v[k], b = v[k | Group];
-        v[k] = interleave<T, Group>(a, b, 0);
-        v[k | Group] = interleave<T, Group>(a, b, 1);
+      if ((k & Run) == 0) {
+        const Vector<T> a = v[k], b = v[k | Run];
+        v[k] = interleave<T, Run>(a, b, 0);
+        v[k | Run] = interleave<T, Run>(a, b, 1);
       }
     }
-    transpose<T, Group * 2>(v);
+    transpose<T, Run * 2>(v);
   }
 }
 

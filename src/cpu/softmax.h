@@ -181,8 +181,8 @@ struct PixelMaps {
   int64_t step;
 };
 
-// work(four offsets per operand) over all maps of `pixels` pixels, in groups of four; the last map fills up the last
-// group.
+// work(four offsets per operand) over all maps of `pixels` pixels, four at a time; the last map fills up
+// the last four.
 template <typename Work>
 ELSA_INLINE void for_each_four(int64_t pixels, int64_t heads, const Work& work) {
   int64_t pixel = 0, head = 0;

@@ -1,4 +1,4 @@
-"""The C++ program of docs/deployment, built with the CMake package that is installed beside the Python one."""
+"""The C++ programs of docs/deployment and the public headers, built with the CMake package that is installed beside the Python one."""
 
 import os
 import subprocess
@@ -11,6 +11,10 @@ import torch
 from deployment import models
 
 PROGRAM = Path(__file__).parents[2] / "docs" / "deployment"
+
+PACKAGES = [f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path};{elsa_ext.cmake_prefix_path}"]
+if torch.version.cuda is not None:
+    PACKAGES.append(f"-DTorch_DIR={PROGRAM / 'torch_cpu'}")
 
 pytestmark = models.IGNORED
 
@@ -26,29 +30,91 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the programs, built with what is installed."""
     folder = tmp_path_factory.mktemp("classify")
-    prefixes = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path};{elsa_ext.cmake_prefix_path}"
-    options = [] if torch.version.cuda is None else [f"-DTorch_DIR={PROGRAM / 'torch_cpu'}"]
     # What some systems' compilers do unasked: leave out a library to which nothing refers.
-    options.append("-DCMAKE_EXE_LINKER_FLAGS=-Wl,--as-needed")
-    run("cmake", "-S", PROGRAM, "-B", folder, prefixes, *options)
+    as_needed = "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--as-needed"
+    run("cmake", "-S", PROGRAM, "-B", folder, as_needed, *PACKAGES)
     run("cmake", "--build", folder)
-    return folder / "classify"
+    return folder
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_program_answers_as_the_model(name: str, classify: Path, tmp_path: Path) -> None:
+def test_program_answers_as_the_model(name: str, programs: Path, tmp_path: Path) -> None:
     model = models.create(name)
     images = models.images(model, 3)
     torch.jit.script(model).save(tmp_path / "model.pt")
     torch.save(images, tmp_path / "images.pt")
     with torch.no_grad():
         expected = model(images)
-    said = run(classify, *(tmp_path / file for file in ("model.pt", "images.pt", "logits.pt")))
+    said = run(programs / "classify", *(tmp_path / file for file in ("model.pt", "images.pt", "logits.pt")))
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, rtol=1e-4, atol=1e-4)
     assert [int(word) for word in said.split() if word.isdigit()] == expected.argmax(1).tolist()
+
+
+def test_ops_by_their_headers(programs: Path, tmp_path: Path) -> None:
+    """What attend.cpp gives is what the functions of Python give."""
+    query, key = torch.randn(2, 2, 8, 6, 7)
+    conv_weight, proj_weight = torch.randn(8, 4, 3, 3), torch.randn(27, 8)
+    value, (mul, add) = torch.randn(2, 12, 6, 7), torch.randn(2, 12, 3, 3)
+    torch.save([query, key, conv_weight, proj_weight, value, mul, add], tmp_path / "inputs.pt")
+    attn = elsa_ext.hadamard_attention(query, key, conv_weight, None, proj_weight, None, heads=3)
+    expected = elsa_ext.ghost_head(value, attn, mul, add, kernel_size=3)
+    said = run(programs / "attend", tmp_path / "inputs.pt", tmp_path / "out.pt")
+    assert said.strip() == "out: [2, 12, 6, 7]"
+    torch.testing.assert_close(torch.load(tmp_path / "out.pt"), expected)
+
+
+HEADERS = sorted(path.name for path in (Path(elsa_ext.cmake_prefix_path).parents[1] / "include" / "elsa").glob("*.h"))
+
+EVERY_ARGUMENT = """
+#include <elsa/{op}.h>
+
+#include <stdexcept>
+
+// Calls the function and its backward with every argument that the schema has: neither may lack one.
+void check(const char* name, std::size_t arguments) {{
+  const auto& schema = c10::Dispatcher::singleton().findSchemaOrThrow(name, "").schema();
+  if (schema.arguments().size() != arguments) throw std::runtime_error(name);
+}}
+
+template <typename Result, typename... Arguments>
+constexpr std::size_t count(Result (*)(Arguments...)) {{
+  return sizeof...(Arguments);
+}}
+
+int main() {{
+  check("elsa::{op}", count(&elsa::{op}));
+  check("elsa::{op}_backward", count(&elsa::{op}_backward));
+}}
+"""
+
+
+def test_every_op_has_a_header() -> None:
+    registered = {str(schema.name) for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("elsa::")}
+    ops = {name.removeprefix("elsa::") for name in registered if not name.endswith("_backward")}
+    assert HEADERS == sorted(f"{op}.h" for op in ops)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_header_alone(header: str, tmp_path: Path) -> None:
+    """Against nothing but torch and the installed package: it compiles, and its functions are those of the schemas."""
+    (tmp_path / "main.cpp").write_text(EVERY_ARGUMENT.format(op=header.removesuffix(".h")))
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\n"
+        "project(header LANGUAGES CXX)\n"
+        "set(CMAKE_CXX_STANDARD 20)\n"
+        "find_package(Torch REQUIRED)\n"
+        "find_package(elsa_ext REQUIRED)\n"
+        "add_executable(header main.cpp)\n"
+        "target_compile_options(header PRIVATE -Wall -Wextra -Werror)\n"
+        "target_link_libraries(header PRIVATE ${TORCH_LIBRARIES} elsa_ext::elsa_cpu)\n"
+    )
+    build = tmp_path / "build"
+    run("cmake", "-S", tmp_path, "-B", build, *PACKAGES)
+    run("cmake", "--build", build)
+    run(build / "header")
 
 
 @pytest.mark.parametrize(("asked", "found"), [(elsa_ext.__version__, True), ("99", False)])

@@ -1,7 +1,7 @@
 // The gather of ghost_head: K² weighted neighbours for every pixel. Forward, and the gradient of value.
 #pragma once
 
-#include "blocks.h"
+#include "slices.h"
 #include "plan.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
@@ -142,11 +142,11 @@ void gather(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t la
   const int64_t K = plan.neighbourhood.kernel_size, dilation = plan.neighbourhood.dilation;
   const int64_t step = plan.neighbourhood.stride;
   const int64_t taps = shape.taps(), spacing = plan.spacing;
-  const Blocks blocks(shape, width);
+  const Slices slices(shape, width);
   const bool per_sample = (Mul && pass.mul.batch_stride != 0) || (Add && pass.add.batch_stride != 0);
   const bool own_attn = !pass.adjoint && lies_as_scratch<T>(pass.attn),
              own_out = lies_as_scratch<T>(pass.out) && shape.head_channels() % width == 0;
-  Scratch<T> mul(Mul ? shape.heads * blocks.head_size() : 0), add(Add ? shape.heads * blocks.head_size() : 0);
+  Scratch<T> mul(Mul ? shape.heads * slices.head_size() : 0), add(Add ? shape.heads * slices.head_size() : 0);
   Scratch<T> window(plan.window_pixels * width), out(own_out ? 0 : tiling.pixels() * width);
   Scratch<T> attn(pass.adjoint ? plan.window_pixels * taps : own_attn ? 0 : tiling.pixels() * taps);
 
@@ -156,7 +156,7 @@ void gather(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t la
     const Tile tile(tiling, unit / shape.heads);
     const int64_t y = tile.first_row * step / spacing, x = tile.first_column * step / spacing;
     return GatherAhead{
-        {pass.source, tile.sample, blocks.first_channel(head, 0), shape.head_channels(), y, x, tile.rows, tile.columns},
+        {pass.source, tile.sample, slices.first_channel(head, 0), shape.head_channels(), y, x, tile.rows, tile.columns},
         {pass.attn, tile.sample, head * taps, taps, y, x, tile.rows, tile.columns}};
   };
 
@@ -166,8 +166,8 @@ void gather(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t la
     const Tile tile(tiling, unit / shape.heads);
     const int64_t sample = tile.sample;
     if (packed_sample < 0 || (per_sample && sample != packed_sample)) {
-      if (Mul) blocks.pack<T>(pass.mul, sample * pass.mul.batch_stride, mul);
-      if (Add) blocks.pack<T>(pass.add, sample * pass.add.batch_stride, add);
+      if (Mul) slices.pack<T>(pass.mul, sample * pass.mul.batch_stride, mul);
+      if (Add) slices.pack<T>(pass.add, sample * pass.add.batch_stride, add);
       packed_sample = sample;
     }
 
@@ -199,9 +199,9 @@ void gather(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t la
 
     const bool whole = walk.rows == K && walk.columns == K;
     GatherAhead ahead = ahead_of(unit + 1);
-    for (int64_t block = 0; block < blocks.count; ++block) {
-      const int64_t channel = blocks.first_channel(head, block), count = blocks.channels(block);
-      const int64_t matrix = head * blocks.head_size() + block * blocks.matrix_size() + first_tap * width;
+    for (int64_t slice = 0; slice < slices.count; ++slice) {
+      const int64_t channel = slices.first_channel(head, slice), count = slices.channels(slice);
+      const int64_t matrix = head * slices.head_size() + slice * slices.matrix_size() + first_tap * width;
       Pixels<T> to{out, tile.columns * width, width};
       if (own_out) to = own_pixels<T>(pass.out, channel, tile);
       pack_window<T>(pass.source, sample, channel, count, width, around, window);

@@ -19,7 +19,7 @@ ELSA_INLINE void choose(bool flag, const Function& function) {
 
 template <typename T>
 void gather_as(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t last_unit) {
-  choose(plan.block > lanes<T>, [&](auto wide) {
+  choose(plan.slice > lanes<T>, [&](auto wide) {
     choose(pass.mul.data != nullptr, [&](auto mul) {
       choose(pass.add.data != nullptr,
              [&](auto add) { gather<T, wide ? 2 : 1, mul.value, add.value>(pass, plan, first_unit, last_unit); });
@@ -30,7 +30,7 @@ void gather_as(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t
 template <typename T>
 void reduce_as(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t last_unit) {
   const bool wants_attn = pass.grad_attn.data != nullptr;
-  choose(plan.block > lanes<T>, [&](auto wide) {
+  choose(plan.slice > lanes<T>, [&](auto wide) {
     choose(wants_attn, [&](auto attn) {
       choose(wants_attn && pass.mul.data != nullptr, [&](auto scaled) {
         choose(pass.partial_mul != nullptr, [&](auto mul) {

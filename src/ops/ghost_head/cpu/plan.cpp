@@ -23,7 +23,7 @@ Plan::Plan(const Shape& shape, Pass pass, int64_t lanes) : neighbourhood(shape.n
   if (adjoint) neighbourhood.stride = 1, spacing = stride;
   source_height = adjoint ? (height - 1) * spacing + 1 : shape.height;
   source_width = adjoint ? (width - 1) * spacing + 1 : shape.width;
-  block = shape.head_channels() > lanes ? 2 * lanes : lanes;
+  slice = shape.head_channels() > lanes ? 2 * lanes : lanes;
   const int64_t kernel_size = neighbourhood.kernel_size;
   compiled_taps = pass != Pass::reduce && neighbourhood.stride == 1 && is_compiled(kernel_size) ? kernel_size : 0;
   window_pixels = neighbourhood.longest_reach(tiling.rows, source_height) *
@@ -70,13 +70,13 @@ LaunchPlan describe(PlanRequest& request) {
   return {{"instruction set", cpu::name(cpu::capability())},
           {"gather", compiled ? "K = " + std::to_string(plan.compiled_taps) + " compiled" : "any K"},
           {"pixels at once", vector_kernels().pixels_at_once},
-          {"channels at once", plan.block},
+          {"channels at once", plan.slice},
           {"tile rows", plan.tiling.rows},
           {"tile columns", plan.tiling.columns},
           {"units", shape.batch * shape.heads * plan.tiling.count()},
           {"chunks of partial sums", partials},
           {"partial sums bytes", partials * shape.channels * shape.taps() * bytes},
-          {"window bytes per thread", plan.window_pixels * plan.block * bytes}};
+          {"window bytes per thread", plan.window_pixels * plan.slice * bytes}};
 }
 
 const LaunchPlanEntry entry("ghost_head", describe);

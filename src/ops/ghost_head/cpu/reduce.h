@@ -1,7 +1,7 @@
 // The reductions of ghost_head: gradients that are sums over channels (attn) or over pixels (the ghost matrices).
 #pragma once
 
-#include "blocks.h"
+#include "slices.h"
 #include "plan.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
@@ -108,15 +108,15 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
   const int64_t K = plan.neighbourhood.kernel_size, dilation = plan.neighbourhood.dilation;
   const int64_t stride = plan.neighbourhood.stride;
   const int64_t taps = shape.taps(), sum_pixel = taps + Want::most_taps;  // a run's last lanes are beyond its taps
-  const Blocks blocks(shape, width);
+  const Slices slices(shape, width);
   const bool own_grad = lies_as_scratch<T>(pass.grad), own_attn = lies_as_scratch<T>(pass.attn);
   Scratch<T> window(plan.window_pixels * width);
   Scratch<T> grad(tiling.pixels() * width);
   Scratch<T> attn(Want::mul && !own_attn ? tiling.pixels() * taps : 0);
   Scratch<T> sum_attn(Want::attn ? tiling.pixels() * sum_pixel : 0);
-  Scratch<T> mul(Want::scaled ? shape.heads * blocks.head_size() : 0);
-  Scratch<T> sum_mul(Want::mul ? blocks.head_size() : 0);
-  Scratch<T> sum_add(Want::add ? blocks.head_size() : 0);
+  Scratch<T> mul(Want::scaled ? shape.heads * slices.head_size() : 0);
+  Scratch<T> sum_mul(Want::mul ? slices.head_size() : 0);
+  Scratch<T> sum_add(Want::add ? slices.head_size() : 0);
 
   // The tiles of a sum are those of its samples; a chunk has a fixed part of them.
   const int64_t tiles_of_a_sum = pass.samples_of_a_sum() * tiling.count();
@@ -127,7 +127,7 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
   const auto ahead_of = [&](int64_t unit) {
     if (unit >= last_unit) return ReduceAhead();
     const int64_t head = unit % shape.heads, partial = unit / shape.heads;
-    const int64_t channel = blocks.first_channel(head, 0), count = shape.head_channels(), s = stride;
+    const int64_t channel = slices.first_channel(head, 0), count = shape.head_channels(), s = stride;
     const Tile t(tiling, first_tile(partial / pass.chunks, partial % pass.chunks));
     return ReduceAhead{
         {pass.value, t.sample, channel, count, t.first_row * s, t.first_column * s, t.rows, t.columns},
@@ -141,11 +141,11 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
     const int64_t head = unit % shape.heads, partial = unit / shape.heads;
     const int64_t sum = partial / pass.chunks, chunk = partial % pass.chunks;
     if (Want::scaled && (packed_sum < 0 || (pass.mul.batch_stride != 0 && sum != packed_sum))) {
-      blocks.pack<T>(pass.mul, sum * pass.mul.batch_stride, mul);
+      slices.pack<T>(pass.mul, sum * pass.mul.batch_stride, mul);
       packed_sum = sum;
     }
-    if (Want::mul) zero<T>(sum_mul, blocks.head_size());
-    if (Want::add) zero<T>(sum_add, blocks.head_size());
+    if (Want::mul) zero<T>(sum_mul, slices.head_size());
+    if (Want::add) zero<T>(sum_add, slices.head_size());
 
     for (int64_t index = first_tile(sum, chunk); index < first_tile(sum, chunk + 1); ++index) {
       const Tile tile(tiling, index);
@@ -164,9 +164,9 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
       ReduceAhead ahead = ahead_of(unit + 1);
       if (Want::attn) zero<T>(sum_attn, tile.rows * tile.columns * sum_pixel);
 
-      for (int64_t block = 0; block < blocks.count; ++block) {
-        const int64_t channel = blocks.first_channel(head, block), channels = blocks.channels(block);
-        const int64_t matrix = block * blocks.matrix_size() + first_tap * width;
+      for (int64_t slice = 0; slice < slices.count; ++slice) {
+        const int64_t channel = slices.first_channel(head, slice), channels = slices.channels(slice);
+        const int64_t matrix = slice * slices.matrix_size() + first_tap * width;
         pack_window<T>(pass.value, sample, channel, channels, width, around, window);
         Pixels<const T> grads{grad, tile.columns * width, width};
         if (own_grad && channels == width) {
@@ -179,7 +179,7 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
                                  window + y * stride * pitch,
                                  grads.data + y * grads.row,
                                  maps.data + y * maps.row + first_tap,
-                                 mul + head * blocks.head_size() + matrix,
+                                 mul + head * slices.head_size() + matrix,
                                  sum_attn + y * tile.columns * sum_pixel + first_tap,
                                  sum_mul + matrix,
                                  sum_add + matrix,
@@ -194,8 +194,8 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
       if (Want::attn) unpack_tile<T>(pass.grad_attn, head * taps, taps, sum_pixel, tile, sum_attn);
     }
     const int64_t to = partial * shape.channels * taps;
-    if (Want::mul) blocks.unpack<T>(sum_mul, head, static_cast<T*>(pass.partial_mul) + to);
-    if (Want::add) blocks.unpack<T>(sum_add, head, static_cast<T*>(pass.partial_add) + to);
+    if (Want::mul) slices.unpack<T>(sum_mul, head, static_cast<T*>(pass.partial_mul) + to);
+    if (Want::add) slices.unpack<T>(sum_add, head, static_cast<T*>(pass.partial_add) + to);
   }
 }
 

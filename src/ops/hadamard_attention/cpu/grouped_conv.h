@@ -15,9 +15,9 @@ namespace {
 using namespace cpu::ELSA_CAPABILITY;
 
 template <typename T>
-constexpr int block_width = 2 * lanes<T>;
+constexpr int slice_width = 2 * lanes<T>;
 
-// Vectors of a block that the convolution works on at once: AVX-512 has 32 registers, the others have 16.
+// Vectors of a slice that the convolution works on at once: AVX-512 has 32 registers, the others have 16.
 constexpr int conv_vectors = ELSA_VECTOR_BYTES == 64 ? 2 : 1;
 constexpr int strip_pixels = int(Plan::strip_pixels);
 
@@ -37,16 +37,16 @@ inline Window window_of(const Plan& plan, const Tile& tile) {
               : Axis::of_taps_inside(tile.first_column, columns, around, plan.tiling.width)};
 }
 
-// What the convolution of a block reads: a window, [blocks][rows][columns][block], and with Spread::memory the block of
-// it that is worked on, spread: [group_width][rows][columns][block].
+// What the convolution of a slice reads: a window, [slices][rows][columns][slice], and with Spread::memory the slice of
+// it that is worked on, spread: [group_width][rows][columns][slice].
 template <typename T>
 struct ConvSource {
   using Lanes = typename Simd<T>::Lanes;
-  static constexpr int64_t width = block_width<T>;
+  static constexpr int64_t width = slice_width<T>;
 
   int64_t channels, group_width, kernel_size, dilation;
   Window around;
-  int64_t row_step, block_step;
+  int64_t row_step, slice_step;
   const T *window, *spread;
   Lanes group_start;
 
@@ -57,7 +57,7 @@ struct ConvSource {
         dilation(plan.shape.neighbourhood.dilation),
         around(window_around),
         row_step(around.x.length * width),
-        block_step(around.y.length * row_step),
+        slice_step(around.y.length * row_step),
         window(data),
         spread(nullptr) {
     for (int lane = 0; lane < lanes<T>; ++lane) group_start[lane] = lane / int(group_width) * int(group_width);
@@ -69,14 +69,14 @@ struct ConvSource {
     return row < around.y.length ? row * row_step : -1;
   }
 
-  // Spread `block` into [group_width][rows][columns][block].
-  void spread_block(int64_t block, T* to) const {
+  // Spread `slice` into [group_width][rows][columns][slice].
+  void spread_slice(int64_t slice, T* to) const {
     for (int64_t k = 0; k < group_width; ++k) {
       for (int64_t l = 0; l < width; ++l) {
-        const int64_t channel = block * width + l < channels ? block * width + l : 0;
+        const int64_t channel = slice * width + l < channels ? slice * width + l : 0;
         const int64_t from = channel / group_width * group_width + k;
-        const T* values = window + from / width * block_step + from % width;
-        for (int64_t pixel = 0; pixel < block_step; pixel += width) to[k * block_step + pixel + l] = values[pixel];
+        const T* values = window + from / width * slice_step + from % width;
+        for (int64_t pixel = 0; pixel < slice_step; pixel += width) to[k * slice_step + pixel + l] = values[pixel];
       }
     }
   }
@@ -96,12 +96,12 @@ struct ConvValues {
         const int64_t from_channel =
             (first < source.channels ? first / source.group_width * source.group_width : 0) + k;
         from[v] =
-            source.window + from_channel / source.width * source.block_step + from_channel % source.width + offset;
+            source.window + from_channel / source.width * source.slice_step + from_channel % source.width + offset;
       } else if constexpr (spread == Spread::permutation) {
-        from[v] = source.window + first / source.width * source.block_step + first % source.width + offset;
+        from[v] = source.window + first / source.width * source.slice_step + first % source.width + offset;
         read_again(from[v]);
       } else {
-        from[v] = source.spread + k * source.block_step + first % source.width + offset;
+        from[v] = source.spread + k * source.slice_step + first % source.width + offset;
       }
     }
     pattern = source.group_start + int(k);
@@ -121,7 +121,7 @@ struct ConvValues {
 // out[p] += Σ_kj weight[k][j] · value_k[p + j] for strip_pixels pixels; Taps is 0 where their number is not compiled.
 template <typename T, int Taps, Spread spread>
 ELSA_INLINE void conv_pixels(const ConvSource<T>& source, int64_t channel, int64_t offset, const T* weight, T* out) {
-  constexpr int64_t width = block_width<T>, L = lanes<T>;
+  constexpr int64_t width = slice_width<T>, L = lanes<T>;
   constexpr int V = conv_vectors, P = strip_pixels;
   Vector<T> sum[P][V] = {};
   for (int64_t k = 0; k < source.group_width; ++k, weight += source.kernel_size * width) {
@@ -164,12 +164,12 @@ ELSA_INLINE void conv_pixels(const ConvSource<T>& source, int64_t channel, int64
   }
 }
 
-// One row of a block: out = bias + Σ weight · source, for `strips` strips. The weights of a block
-// lie as [K][group_width][K][block].
+// One row of a slice: out = bias + Σ weight · source, for `strips` strips. The weights of a slice
+// lie as [K][group_width][K][slice].
 template <typename T, int Taps, Spread spread>
-void conv_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t strips, const T* weight, const T* bias,
+void conv_row(const ConvSource<T>& source, int64_t slice, int64_t y, int64_t strips, const T* weight, const T* bias,
               T* out) {
-  constexpr int64_t width = block_width<T>, strip_step = strip_pixels * width;
+  constexpr int64_t width = slice_width<T>, strip_step = strip_pixels * width;
   for (int64_t pixel = 0; pixel < strips * strip_pixels; ++pixel) {
     for (int v = 0; v < 2; ++v) store(out + pixel * width + v * lanes<T>, load(bias + v * lanes<T>));
   }
@@ -179,7 +179,7 @@ void conv_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t str
     // A sum for every row of the kernel: one over all of them would lose more to rounding.
     for (int64_t strip = 0; strip < strips; ++strip) {
       for (int64_t first = 0; first < width; first += conv_vectors * lanes<T>) {
-        conv_pixels<T, Taps, spread>(source, block * width + first, row + strip * strip_step, weight + first,
+        conv_pixels<T, Taps, spread>(source, slice * width + first, row + strip * strip_step, weight + first,
                                      out + strip * strip_step + first);
       }
     }
@@ -190,7 +190,7 @@ void conv_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t str
 template <typename T, int Taps, Spread spread>
 ELSA_INLINE void gradient_pixels(const ConvSource<T>& source, const ConvValues<T, spread>& values, int64_t strips,
                                  const T* grad, T* sum) {
-  constexpr int64_t width = block_width<T>, L = lanes<T>;
+  constexpr int64_t width = slice_width<T>, L = lanes<T>;
   constexpr int V = conv_vectors, P = strip_pixels;
   Vector<T> total[Taps > 0 ? Taps : 1][V] = {};
   for (int64_t strip = 0; strip < strips; ++strip, grad += P * width) {
@@ -235,17 +235,17 @@ ELSA_INLINE void gradient_pixels(const ConvSource<T>& source, const ConvValues<T
   }
 }
 
-// Add the gradient of a block's weights from one row of that of the output to `sum`, which lies as the weights do. What
+// Add the gradient of a slice's weights from one row of that of the output to `sum`, which lies as the weights do. What
 // `grad` holds beyond the row is zero.
 template <typename T, int Taps, Spread spread>
-void gradient_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t strips, const T* grad, T* sum) {
-  constexpr int64_t width = block_width<T>;
+void gradient_row(const ConvSource<T>& source, int64_t slice, int64_t y, int64_t strips, const T* grad, T* sum) {
+  constexpr int64_t width = slice_width<T>;
   for (int64_t i = 0; i < source.kernel_size; ++i) {
     const int64_t row = source.row_offset(y, i);
     for (int64_t k = 0; k < source.group_width; ++k, sum += source.kernel_size * width) {
       if (row < 0) continue;
       for (int64_t first = 0; first < width; first += conv_vectors * lanes<T>) {
-        const ConvValues<T, spread> values(source, block * width + first, k, row);
+        const ConvValues<T, spread> values(source, slice * width + first, k, row);
         gradient_pixels<T, Taps, spread>(source, values, strips, grad + first, sum + first);
       }
     }
@@ -254,8 +254,8 @@ void gradient_row(const ConvSource<T>& source, int64_t block, int64_t y, int64_t
 
 template <typename T>
 struct ConvKernels {
-  void (*row)(const ConvSource<T>&, int64_t block, int64_t y, int64_t strips, const T* weight, const T* bias, T* out);
-  void (*gradient)(const ConvSource<T>&, int64_t block, int64_t y, int64_t strips, const T* grad, T* sum);
+  void (*row)(const ConvSource<T>&, int64_t slice, int64_t y, int64_t strips, const T* weight, const T* bias, T* out);
+  void (*gradient)(const ConvSource<T>&, int64_t slice, int64_t y, int64_t strips, const T* grad, T* sum);
 };
 
 template <typename T, int Taps>

@@ -33,42 +33,42 @@ class Convolution {
   explicit Convolution(const Plan& plan)
       : plan_(plan), kernels_(conv_kernels<T>(plan)), spread_(plan.spread_size()), row_(plan.row_size()) {}
 
-  // work(block, row of the band, the row's sums) for every block and row.
+  // work(slice, row of the band, the row's sums) for every slice and row.
   template <typename Work>
   void rows(ConvSource<T>& source, const Band& band, const T* weight, const T* bias, const Work& work) {
-    for (int64_t block = 0; block < plan_.blocks(); ++block) {
-      choose_block(source, block);
+    for (int64_t slice = 0; slice < plan_.slices(); ++slice) {
+      choose_slice(source, slice);
       for (int64_t y = 0; y < band.rows; ++y) {
-        kernels_.row(source, block, band.first_row + y, strips_of(band.tile), weight + block * block_size(),
-                     bias + block * block_width<T>, row_);
-        work(block, y, static_cast<const T*>(row_));
+        kernels_.row(source, slice, band.first_row + y, strips_of(band.tile), weight + slice * slice_size(),
+                     bias + slice * slice_width<T>, row_);
+        work(slice, y, static_cast<const T*>(row_));
       }
     }
   }
 
-  // Add the gradient of the weights to `sum`, unless it is null. work(block, row of the band, to) writes the gradient
+  // Add the gradient of the weights to `sum`, unless it is null. work(slice, row of the band, to) writes the gradient
   // of the output.
   template <typename Work>
   void gradient(ConvSource<T>& source, const Band& band, T* sum, const Work& work) {
     const int64_t columns = band.tile.columns;
-    zero(row_ + columns * block_width<T>, (strips_of(band.tile) * strip_pixels - columns) * block_width<T>);
-    for (int64_t block = 0; block < plan_.blocks(); ++block) {
-      if (sum != nullptr) choose_block(source, block);
+    zero(row_ + columns * slice_width<T>, (strips_of(band.tile) * strip_pixels - columns) * slice_width<T>);
+    for (int64_t slice = 0; slice < plan_.slices(); ++slice) {
+      if (sum != nullptr) choose_slice(source, slice);
       for (int64_t y = 0; y < band.rows; ++y) {
-        work(block, y, static_cast<T*>(row_));
+        work(slice, y, static_cast<T*>(row_));
         if (sum == nullptr) continue;
-        kernels_.gradient(source, block, band.first_row + y, strips_of(band.tile), row_, sum + block * block_size());
+        kernels_.gradient(source, slice, band.first_row + y, strips_of(band.tile), row_, sum + slice * slice_size());
       }
     }
   }
 
  private:
-  int64_t block_size() const { return plan_.conv_size() / plan_.blocks(); }
+  int64_t slice_size() const { return plan_.conv_size() / plan_.slices(); }
 
-  void choose_block(ConvSource<T>& source, int64_t block) {
-    source.spread = source.window + block * source.block_step;
+  void choose_slice(ConvSource<T>& source, int64_t slice) {
+    source.spread = source.window + slice * source.slice_step;
     if (plan_.spread_size() > 0) {
-      source.spread_block(block, spread_);
+      source.spread_slice(slice, spread_);
       source.spread = spread_;
     }
   }
@@ -83,10 +83,10 @@ template <typename T>
 void project(const Plan& plan, int64_t pixels, const T* hidden, const T* panels, const T* bias, T* logits) {
   const int64_t terms = plan.shape.terms(), outputs = plan.shape.outputs();
   for (int64_t group = 0; group < plan.shape.proj_groups; ++group) {
-    for (int64_t first = 0; first < outputs; first += plan.block) {
-      multiply<T>(pixels, terms, {hidden + group * terms, plan.hidden_stride(), 1}, panels, plan.block, bias, 0,
+    for (int64_t first = 0; first < outputs; first += plan.slice) {
+      multiply<T>(pixels, terms, {hidden + group * terms, plan.hidden_stride(), 1}, panels, plan.slice, bias, 0,
                   logits + group * outputs + first, plan.logits_stride());
-      panels += terms * plan.block, bias += plan.block;
+      panels += terms * plan.slice, bias += plan.slice;
     }
   }
 }
@@ -95,8 +95,8 @@ template <typename T>
 void project_backward(const Plan& plan, int64_t pixels, const T* grad_logits, const T* panels, T* grad_hidden) {
   const int64_t terms = plan.shape.terms(), outputs = plan.shape.outputs();
   for (int64_t group = 0; group < plan.shape.proj_groups; ++group) {
-    for (int64_t first = 0; first < terms; first += plan.block, panels += outputs * plan.block) {
-      multiply<T>(pixels, outputs, {grad_logits + group * outputs, plan.logits_stride(), 1}, panels, plan.block,
+    for (int64_t first = 0; first < terms; first += plan.slice, panels += outputs * plan.slice) {
+      multiply<T>(pixels, outputs, {grad_logits + group * outputs, plan.logits_stride(), 1}, panels, plan.slice,
                   nullptr, 0, grad_hidden + group * terms + first, plan.hidden_stride());
     }
   }
@@ -107,7 +107,7 @@ template <typename T>
 void project_gradient(const Plan& plan, int64_t pixels, const T* hidden, const T* grad_logits, T* sum) {
   const int64_t terms = plan.shape.terms(), outputs = plan.shape.outputs(), step = plan.padded(terms);
   for (int64_t group = 0; group < plan.shape.proj_groups; ++group, sum += outputs * step) {
-    for (int64_t first = 0; first < terms; first += plan.block) {
+    for (int64_t first = 0; first < terms; first += plan.slice) {
       multiply<T>(outputs, pixels, {grad_logits + group * outputs, 1, plan.logits_stride()},
                   hidden + group * terms + first, plan.hidden_stride(), sum + first, step, sum + first, step);
     }
@@ -141,9 +141,9 @@ void forward_as(const Call& op, int64_t first_unit, int64_t last_unit) {
     pack_product<T>(op, tile.sample, around, window);
     ConvSource<T> source(plan, around, window);
     for_each_band(plan, tile, [&](const Band& band) {
-      convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t block, int64_t y, const T* sums) {
-        T* to = hidden + y * tile.columns * plan.hidden_stride() + block * block_width<T>;
-        for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), sums += block_width<T>) {
+      convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t slice, int64_t y, const T* sums) {
+        T* to = hidden + y * tile.columns * plan.hidden_stride() + slice * slice_width<T>;
+        for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), sums += slice_width<T>) {
           for (int v = 0; v < 2; ++v) store(to + v * lanes<T>, gelu<T>(load(sums + v * lanes<T>)));
         }
       });
@@ -173,8 +173,8 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
   const SoftmaxKernels<T> softmax = softmax_kernels<T>(taps);
   const int64_t channels = plan.shape.attn_channels(), hidden_size = plan.hidden_size();
   Convolution<T> convolution(plan);
-  // The gradient of the projection's weights reads whole blocks of `hidden`, beyond its last channel too.
-  Scratch<T> window(plan.window_size()), hidden(hidden_size + plan.block), slope(hidden_size), grad_hidden(hidden_size);
+  // The gradient of the projection's weights reads whole slices of `hidden`, beyond its last channel too.
+  Scratch<T> window(plan.window_size()), hidden(hidden_size + plan.slice), slope(hidden_size), grad_hidden(hidden_size);
   Scratch<T> grad_logits(plan.logits_size());
   Scratch<T> attn_row(plan.tiling.columns * channels), grad_row(plan.tiling.columns * channels);
   for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
@@ -187,9 +187,9 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
       pack_product<T>(op, tile.sample, around, window);
       ConvSource<T> source(plan, around, window);
       for_each_band(plan, tile, [&](const Band& band) {
-        convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t block, int64_t y, const T* row) {
-          int64_t to = y * tile.columns * plan.hidden_stride() + block * block_width<T>;
-          for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), row += block_width<T>) {
+        convolution.rows(source, band, packed.conv, packed.conv_bias, [&](int64_t slice, int64_t y, const T* row) {
+          int64_t to = y * tile.columns * plan.hidden_stride() + slice * slice_width<T>;
+          for (int64_t x = 0; x < tile.columns; ++x, to += plan.hidden_stride(), row += slice_width<T>) {
             for (int v = 0; v < 2; ++v) {
               Vector<T> value, derivative;
               gelu_and_slope<T>(load(row + v * lanes<T>), value, derivative);
@@ -213,21 +213,21 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
         if (!op.needs_conv() && !op.needs_maps()) return;
         project_backward<T>(plan, band.pixels(), grad_logits, packed.proj_adjoint, grad_hidden);
         convolution.gradient(
-            source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t block, int64_t y, T* row) {
-              const int64_t first = block * block_width<T>, left = plan.shape.channels - first;
+            source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t slice, int64_t y, T* row) {
+              const int64_t first = slice * slice_width<T>, left = plan.shape.channels - first;
               const int64_t from = y * tile.columns * plan.hidden_stride() + first;
               Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
               for (int64_t x = 0; x < tile.columns; ++x) {
                 for (int v = 0; v < 2; ++v) {
                   const int64_t at = from + x * plan.hidden_stride() + v * lanes<T>;
                   const Vector<T> grad = load(grad_hidden + at) * load(slope + at);
-                  store(row + x * block_width<T> + v * lanes<T>, grad);
+                  store(row + x * slice_width<T> + v * lanes<T>, grad);
                   bias[v] += grad;
                 }
               }
               for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
               if (!op.needs_maps()) return;
-              unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
+              unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.slice ? left : plan.slice, plan.slice,
                             band.first_row + y, tile.first_column, tile.columns, row);
             });
       });
@@ -246,15 +246,15 @@ void adjoint_as(const Call& op, int64_t first_unit, int64_t last_unit) {
     const Tile tile(plan.tiling, unit);
     const Window around = window_of(plan, tile);
     ConvSource<T> source(plan, around, window);
-    for (int64_t block = 0; block < plan.blocks(); ++block) {
-      const int64_t first = block * plan.block, left = plan.shape.channels - first;
-      pack_window<T>(op.grad_conv, tile.sample, first, left < plan.block ? left : plan.block, plan.block,
-                     around, window + block * source.block_step);
+    for (int64_t slice = 0; slice < plan.slices(); ++slice) {
+      const int64_t first = slice * plan.slice, left = plan.shape.channels - first;
+      pack_window<T>(op.grad_conv, tile.sample, first, left < plan.slice ? left : plan.slice, plan.slice,
+                     around, window + slice * source.slice_step);
     }
     const Band whole{tile, tile.first_row, tile.rows};
     with_type<T>(op.query.dtype, [&](auto element) {
-      convolution.rows(source, whole, packed.conv_adjoint, no_bias, [&](int64_t block, int64_t y, const T* grad) {
-        product_row_backward<T, decltype(element)>(op, tile.sample, block, tile.first_row + y, tile.first_column,
+      convolution.rows(source, whole, packed.conv_adjoint, no_bias, [&](int64_t slice, int64_t y, const T* grad) {
+        product_row_backward<T, decltype(element)>(op, tile.sample, slice, tile.first_row + y, tile.first_column,
                                                    tile.columns, grad);
       });
     });

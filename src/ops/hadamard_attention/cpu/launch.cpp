@@ -27,7 +27,7 @@ Call call_of(const Plan& plan, const Inputs& in, const Tensor& attn, bool backwa
 Tensor pack(Call& call, const Tensor& weight) {
   const Tensor packed = torch::stable::new_empty(weight, {call.packed_size()});
   call.packed = packed.data_ptr();
-  const int64_t units = call.plan.blocks() + call.panels();
+  const int64_t units = call.plan.slices() + call.panels();
   parallel(units, 8 * call.packed_size() / units,
            [&](int64_t first, int64_t last) { vector_kernels().pack(call, first, last); });
   return packed;
@@ -83,7 +83,7 @@ void backward(const Inputs& in, const Tensor& grad, const Tensor& attn, const Ne
     parallel(plan.tiles(), plan.tile_cost(), [&](int64_t first, int64_t last) { kernels.adjoint(call, first, last); });
   }
   if (needs.conv() || needs.proj()) {
-    const int64_t units = plan.blocks() + in.shape.attn_channels();
+    const int64_t units = plan.slices() + in.shape.attn_channels();
     parallel(units, plan.chunks * plan.partial_size() / units,
              [&](int64_t first, int64_t last) { kernels.sum_partial(call, first, last); });
   }

@@ -19,7 +19,7 @@ int64_t compiled_taps_of(const Neighbourhood& neighbourhood, DType dtype) {
 
 Plan::Plan(const Shape& of, int64_t vector_bytes, DType dtype)
     : shape(of),
-      block(2 * vector_bytes / size_of(dtype)),
+      slice(2 * vector_bytes / size_of(dtype)),
       permutes(vector_bytes > 16),
       compiled_taps(compiled_taps_of(of.neighbourhood, dtype)) {
   // A tile's hidden map takes a part of the second-level cache; enough tiles for as many threads. Results per pixel do

@@ -11,14 +11,14 @@ namespace elsa::hadamard_attention {
 // or the whole vector belongs to one group.
 enum class Spread { memory, permutation, broadcast };
 
-// A unit of work is a tile of one sample's pixels with all of their channels. Channels lie in blocks, the last one
+// A unit of work is a tile of one sample's pixels with all of their channels. Channels lie in slices, the last one
 // padded.
 struct Plan {
   // Pixels that the convolution works on at once: it does not share sums among more, nor do tiles end within them.
   static constexpr int64_t strip_pixels = 7;
 
   Shape shape;
-  int64_t block;       // channels, two vectors of them
+  int64_t slice;       // channels, two vectors of them
   bool permutes;       // whether the instruction set has permutations known only at run time
   cpu::Tiling tiling;  // of the pooled map
   int64_t band;        // rows of a tile that go through the whole chain at once
@@ -37,7 +37,7 @@ struct Plan {
   int64_t compiled_taps;
 
   Spread spread() const {
-    const int64_t lanes = block / 2, width = shape.group_width();
+    const int64_t lanes = slice / 2, width = shape.group_width();
     if (width > 1 && width % lanes == 0) return Spread::broadcast;
     return permutes && width > 1 && lanes % width == 0 ? Spread::permutation : Spread::memory;
   }
@@ -45,27 +45,27 @@ struct Plan {
   // What a tile reads of the pooled product at most.
   int64_t window_rows() const;
   int64_t window_columns() const;
-  int64_t window_size() const { return window_rows() * window_columns() * blocks() * block; }
+  int64_t window_size() const { return window_rows() * window_columns() * slices() * slice; }
 
-  int64_t blocks() const { return divide_up(shape.channels, block); }
-  int64_t padded(int64_t count) const { return divide_up(count, block) * block; }
-  // From pixel to pixel in scratch: every group of the projection may be written in whole blocks, one after another.
+  int64_t slices() const { return divide_up(shape.channels, slice); }
+  int64_t padded(int64_t count) const { return divide_up(count, slice) * slice; }
+  // From pixel to pixel in scratch: every group of the projection may be written in whole slices, one after another.
   int64_t hidden_stride() const { return padded((shape.proj_groups - 1) * shape.terms() + padded(shape.terms())); }
   int64_t logits_stride() const { return padded((shape.proj_groups - 1) * shape.outputs() + padded(shape.outputs())); }
 
-  // Scratch of a thread, in elements: the window, with Spread::memory a block of it spread, a row of a block, and what
+  // Scratch of a thread, in elements: the window, with Spread::memory a slice of it spread, a row of a slice, and what
   // a band has.
   int64_t spread_size() const {
-    return spread() == Spread::memory && shape.group_width() > 1 ? window_size() / blocks() * shape.group_width() : 0;
+    return spread() == Spread::memory && shape.group_width() > 1 ? window_size() / slices() * shape.group_width() : 0;
   }
-  int64_t row_size() const { return tiling.columns * block; }
+  int64_t row_size() const { return tiling.columns * slice; }
   int64_t hidden_size() const { return band * tiling.columns * hidden_stride(); }
   int64_t logits_size() const { return band * tiling.columns * logits_stride(); }
 
-  // Packed weights: [blocks][K][group_width][K][block], [blocks][block], and of every group of the projection
-  // [outputs / block][terms][block], or [terms / block][outputs][block] of its adjoint.
-  int64_t conv_size() const { return blocks() * block * shape.group_width() * shape.taps(); }
-  int64_t conv_bias_size() const { return blocks() * block; }
+  // Packed weights: [slices][K][group_width][K][slice], [slices][slice], and of every group of the projection
+  // [outputs / slice][terms][slice], or [terms / slice][outputs][slice] of its adjoint.
+  int64_t conv_size() const { return slices() * slice * shape.group_width() * shape.taps(); }
+  int64_t conv_bias_size() const { return slices() * slice; }
   int64_t proj_size() const { return shape.proj_groups * padded(shape.outputs()) * shape.terms(); }
   int64_t proj_bias_size() const { return shape.proj_groups * padded(shape.outputs()); }
   int64_t proj_adjoint_size() const { return shape.proj_groups * padded(shape.terms()) * shape.outputs(); }
@@ -99,16 +99,16 @@ struct Call {
     return plan.conv_size() + plan.conv_bias_size() +
            (backward ? plan.conv_size() + plan.proj_adjoint_size() : plan.proj_size() + plan.proj_bias_size());
   }
-  // One unit of packing per block of the convolution's channels or of the projection's outputs or terms.
+  // One unit of packing per slice of the convolution's channels or of the projection's outputs or terms.
   int64_t panels() const {
     const int64_t columns = backward ? plan.shape.terms() : plan.shape.outputs();
-    return plan.shape.proj_groups * plan.padded(columns) / plan.block;
+    return plan.shape.proj_groups * plan.padded(columns) / plan.slice;
   }
 };
 
 struct VectorKernels {
   int64_t vector_bytes;
-  // packed from the weights; units are blocks of the convolution, then panels.
+  // packed from the weights; units are slices of the convolution, then panels.
   void (*pack)(const Call&, int64_t first_unit, int64_t last_unit);
   // attn from query, key and packed; units are tiles.
   void (*forward)(const Call&, int64_t first_unit, int64_t last_unit);
@@ -116,7 +116,7 @@ struct VectorKernels {
   void (*backward)(const Call&, int64_t first_unit, int64_t last_unit);
   // grad_query and grad_key from query, key, packed and grad_conv; units are tiles.
   void (*adjoint)(const Call&, int64_t first_unit, int64_t last_unit);
-  // The gradients of the weights from partial; units are blocks of the convolution, then rows of the projection.
+  // The gradients of the weights from partial; units are slices of the convolution, then rows of the projection.
   void (*sum_partial)(const Call&, int64_t first_unit, int64_t last_unit);
 };
 

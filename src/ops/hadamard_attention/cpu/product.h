@@ -29,48 +29,48 @@ ELSA_INLINE void product_of(const From* __restrict__ query, int64_t query_step, 
   }
 }
 
-// The product of `pixels` pixels, into blocks that are block_step apart, [pixels][block] each.
+// The product of `pixels` pixels, into slices that are slice_step apart, [pixels][slice] each.
 template <bool Add, typename T, typename From>
 void product_row(const MapRow<const From>& query, const MapRow<const From>& key, T scale, int64_t pixels,
-                 int64_t channels, int64_t block_step, T* to) {
-  constexpr int64_t width = block_width<T>;
-  const int64_t blocks = channels / width;
+                 int64_t channels, int64_t slice_step, T* to) {
+  constexpr int64_t width = slice_width<T>;
+  const int64_t slices = channels / width;
   if (query.channel != 1 || key.channel != 1) {
     for (int64_t c = 0; c < channels; ++c) {
       product_of<Add>(query.data + c * query.channel, query.pixel, key.data + c * key.channel, key.pixel, scale, pixels,
-                      to + c / width * block_step + c % width, width);
+                      to + c / width * slice_step + c % width, width);
     }
     return;
   }
   for (int64_t u = 0; u < pixels; ++u) {
     const From *q = query.data + u * query.pixel, *k = key.data + u * key.pixel;
-    for (int64_t block = 0; block < blocks; ++block) {
-      product_of<Add>(q + block * width, 1, k + block * width, 1, scale, width, to + block * block_step + u * width, 1);
+    for (int64_t slice = 0; slice < slices; ++slice) {
+      product_of<Add>(q + slice * width, 1, k + slice * width, 1, scale, width, to + slice * slice_step + u * width, 1);
     }
-    product_of<Add>(q + blocks * width, 1, k + blocks * width, 1, scale, channels % width,
-                    to + blocks * block_step + u * width, 1);
+    product_of<Add>(q + slices * width, 1, k + slices * width, 1, scale, channels % width,
+                    to + slices * slice_step + u * width, 1);
   }
 }
 
 // The pooled product of `pixels` pixels from (y, x) on.
 template <typename T, typename From>
 void pooled_product_row(const Call& op, int64_t sample, int64_t y, int64_t x, int64_t pixels,
-                        int64_t block_step, T* to) {
-  constexpr int64_t width = block_width<T>;
-  const int64_t stride = op.plan.shape.pooling, channels = op.plan.shape.channels, blocks = op.plan.blocks();
+                        int64_t slice_step, T* to) {
+  constexpr int64_t width = slice_width<T>;
+  const int64_t stride = op.plan.shape.pooling, channels = op.plan.shape.channels, slices = op.plan.slices();
   const T scale = T(op.scale / double(stride * stride));
-  for (int64_t block = stride > 1 ? 0 : channels / width; block < blocks; ++block) {
-    zero(to + block * block_step, pixels * width);
+  for (int64_t slice = stride > 1 ? 0 : channels / width; slice < slices; ++slice) {
+    zero(to + slice * slice_step, pixels * width);
   }
   for (int64_t part = 0; part < stride * stride; ++part) {
     const int64_t from_y = y * stride + part / stride, from_x = x * stride + part % stride;
     const MapRow<const From> query(op.query, sample, 0, from_y, from_x, stride);
     const MapRow<const From> key(op.key, sample, 0, from_y, from_x, stride);
-    stride == 1 ? product_row<false>(query, key, scale, pixels, channels, block_step, to)
-                : product_row<true>(query, key, scale, pixels, channels, block_step, to);
+    stride == 1 ? product_row<false>(query, key, scale, pixels, channels, slice_step, to)
+                : product_row<true>(query, key, scale, pixels, channels, slice_step, to);
   }
-  for (int64_t block = 0; stride > 1 && block < blocks; ++block) {
-    for (int64_t k = 0; k < pixels * width; ++k) to[block * block_step + k] *= scale;
+  for (int64_t slice = 0; stride > 1 && slice < slices; ++slice) {
+    for (int64_t k = 0; k < pixels * width; ++k) to[slice * slice_step + k] *= scale;
   }
 }
 
@@ -83,11 +83,11 @@ ELSA_INLINE void scaled_by(const From* __restrict__ other, int64_t other_step, c
   }
 }
 
-// The gradient of query (where `other` is key) or of key from that of the pooled product, [pixels][block].
+// The gradient of query (where `other` is key) or of key from that of the pooled product, [pixels][slice].
 template <typename T, typename From>
 void factor_row_backward(const MapRow<const From>& other, const T* grad, T scale, int64_t pixels, int64_t channels,
                          const MapRow<From>& to) {
-  constexpr int64_t width = block_width<T>;
+  constexpr int64_t width = slice_width<T>;
   if (other.channel != 1 || to.channel != 1) {
     for (int64_t c = 0; c < channels; ++c) {
       scaled_by(other.data + c * other.channel, other.pixel, grad + c, width, scale, pixels, to.data + c * to.channel,
@@ -102,10 +102,10 @@ void factor_row_backward(const MapRow<const From>& other, const T* grad, T scale
 
 // The gradients of query and key that are asked for. Pixels that the pooling dropped are not written.
 template <typename T, typename From>
-void product_row_backward(const Call& op, int64_t sample, int64_t block, int64_t y, int64_t x, int64_t pixels,
+void product_row_backward(const Call& op, int64_t sample, int64_t slice, int64_t y, int64_t x, int64_t pixels,
                           const T* grad) {
-  const int64_t stride = op.plan.shape.pooling, first = block * block_width<T>;
-  const int64_t left = op.plan.shape.channels - first, channels = left < block_width<T> ? left : block_width<T>;
+  const int64_t stride = op.plan.shape.pooling, first = slice * slice_width<T>;
+  const int64_t left = op.plan.shape.channels - first, channels = left < slice_width<T> ? left : slice_width<T>;
   const T scale = T(op.scale / double(stride * stride));
   for (int64_t part = 0; part < stride * stride; ++part) {
     const int64_t to_y = y * stride + part / stride, to_x = x * stride + part % stride;
@@ -119,20 +119,20 @@ void product_row_backward(const Call& op, int64_t sample, int64_t block, int64_t
   }
 }
 
-// The pooled product around a tile, [blocks][rows][columns][block].
+// The pooled product around a tile, [slices][rows][columns][slice].
 template <typename T>
 void pack_product(const Call& op, int64_t sample, const Window& around, T* to) {
   const Inside columns = around.inside(around.x, op.plan.tiling.width);
   const int64_t before = columns.position, after = around.x.length - before - columns.count;
-  const int64_t row_step = around.x.length * block_width<T>, block_step = around.y.length * row_step;
+  const int64_t row_step = around.x.length * slice_width<T>, slice_step = around.y.length * row_step;
   with_type<T>(op.query.dtype, [&](auto element) {
     for (int64_t row = 0; row < around.y.length; ++row, to += row_step) {
-      for (int64_t block = 0; block < op.plan.blocks(); ++block) {
-        zero(to + block * block_step, before * block_width<T>);
-        zero(to + block * block_step + (before + columns.count) * block_width<T>, after * block_width<T>);
+      for (int64_t slice = 0; slice < op.plan.slices(); ++slice) {
+        zero(to + slice * slice_step, before * slice_width<T>);
+        zero(to + slice * slice_step + (before + columns.count) * slice_width<T>, after * slice_width<T>);
       }
       pooled_product_row<T, decltype(element)>(op, sample, around.y.origin + row, columns.pixel, columns.count,
-                                               block_step, to + before * block_width<T>);
+                                               slice_step, to + before * slice_width<T>);
     }
   });
 }
