@@ -26,29 +26,20 @@ namespace elsa {
 inline at::Tensor ghost_head(const at::Tensor& value, const at::Tensor& attn,
                              const std::optional<at::Tensor>& ghost_mul, const std::optional<at::Tensor>& ghost_add,
                              int64_t kernel_size, int64_t dilation = 1, int64_t stride = 1) {
-  using Optional = std::optional<at::Tensor>;
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("elsa::ghost_head", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const Optional&, const Optional&, int64_t, int64_t,
-                            int64_t)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow("elsa::ghost_head", "").typed<decltype(ghost_head)>();
   return op.call(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
 }
 
 /// The gradients of value, attn, ghost_mul and ghost_add, from `grad`, that of the result. One that is not needed, or
 /// that of a matrix that is absent, is an empty tensor of shape (0,) and costs nothing.
 inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> ghost_head_backward(
-    const at::Tensor& grad, const at::Tensor& value, const at::Tensor& attn,
-    const std::optional<at::Tensor>& ghost_mul, const std::optional<at::Tensor>& ghost_add, int64_t kernel_size,
-    int64_t dilation = 1, int64_t stride = 1, bool need_value = true, bool need_attn = true, bool need_mul = true,
-    bool need_add = true) {
-  using Optional = std::optional<at::Tensor>;
-  using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("elsa::ghost_head_backward", "")
-          .typed<Gradients(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
-                           int64_t, int64_t, int64_t, bool, bool, bool, bool)>();
+    const at::Tensor& grad, const at::Tensor& value, const at::Tensor& attn, const std::optional<at::Tensor>& ghost_mul,
+    const std::optional<at::Tensor>& ghost_add, int64_t kernel_size, int64_t dilation = 1, int64_t stride = 1,
+    bool need_value = true, bool need_attn = true, bool need_mul = true, bool need_add = true) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("elsa::ghost_head_backward", "")
+                             .typed<decltype(ghost_head_backward)>();
   return op.call(grad, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride, need_value, need_attn,
                  need_mul, need_add);
 }

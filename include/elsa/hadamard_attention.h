@@ -29,12 +29,9 @@ inline at::Tensor hadamard_attention(const at::Tensor& query, const at::Tensor& 
                                      const std::optional<at::Tensor>& conv_bias, const at::Tensor& proj_weight,
                                      const std::optional<at::Tensor>& proj_bias, int64_t heads, double scale = 1.0,
                                      int64_t dilation = 1, int64_t stride = 1, int64_t proj_groups = 1) {
-  using Optional = std::optional<at::Tensor>;
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("elsa::hadamard_attention", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
-                            const at::Tensor&, const Optional&, int64_t, double, int64_t, int64_t, int64_t)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("elsa::hadamard_attention", "")
+                             .typed<decltype(hadamard_attention)>();
   return op.call(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride,
                  proj_groups);
 }
@@ -48,17 +45,11 @@ inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at
     int64_t stride = 1, int64_t proj_groups = 1, bool need_query = true, bool need_key = true,
     bool need_conv_weight = true, bool need_conv_bias = true, bool need_proj_weight = true,
     bool need_proj_bias = true) {
-  using Optional = std::optional<at::Tensor>;
-  using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("elsa::hadamard_attention_backward", "")
-          .typed<Gradients(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                           const at::Tensor&, const Optional&, const at::Tensor&, const Optional&, int64_t, double,
-                           int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, bool)>();
-  return op.call(grad, attn, query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation,
-                 stride, proj_groups, need_query, need_key, need_conv_weight, need_conv_bias, need_proj_weight,
-                 need_proj_bias);
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("elsa::hadamard_attention_backward", "")
+                             .typed<decltype(hadamard_attention_backward)>();
+  return op.call(grad, attn, query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride,
+                 proj_groups, need_query, need_key, need_conv_weight, need_conv_bias, need_proj_weight, need_proj_bias);
 }
 
 }  // namespace elsa

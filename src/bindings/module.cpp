@@ -56,8 +56,17 @@ elsa::DType dtype_of(const std::string& name) {
 }
 
 elsa::LaunchPlan launch_plan(const std::string& op, const std::string& dtype, const py::kwargs& shape) {
+  std::map<std::string, int64_t> numbers;
+  for (const auto& [name, number] : shape) {
+    try {
+      numbers.emplace(name.cast<std::string>(), number.cast<int64_t>());
+    } catch (const py::cast_error&) {
+      throw py::type_error("launch_plan: " + op + ": " + name.cast<std::string>() + " must be an integer, got " +
+                           py::repr(number).cast<std::string>());
+    }
+  }
   try {
-    return elsa::launch_plan(op, {shape.cast<std::map<std::string, int64_t>>(), dtype_of(dtype)});
+    return elsa::launch_plan(op, {numbers, dtype_of(dtype)});
   } catch (const std::invalid_argument& error) {
     throw py::value_error("launch_plan: " + op + ": " + error.what());
   }

@@ -15,8 +15,8 @@ struct Neighbourhood {
   // The source of the first tap of output i.
   int64_t first_source(int64_t output) const { return output * stride - radius(); }
 
-  // The sources from the first to the last that `outputs` neighbouring outputs look at, at most, on an axis of `length`.
-  // Taps that no output has inside the map do not count.
+  // The sources from the first to the last that `outputs` neighbouring outputs look at, at most, on an axis of
+  // `length`. Taps that no output has inside the map do not count.
   int64_t longest_reach(int64_t outputs, int64_t length) const {
     const int64_t taps_apart = smaller(reach(), length + stride * outputs);
     return stride * (outputs - 1) + taps_apart + 1;

@@ -26,7 +26,7 @@ void check(bool ok, const Parts&... parts) {
   }
 }
 
-// What went wrong in one sentence: for an error of PyTorch or of the C++ library, such as an allocation that failed, why.
+// What went wrong, in one sentence, also where PyTorch or the C++ library says more, or something else.
 std::string cause(const std::exception& error);
 
 }  // namespace elsa

@@ -1,14 +1,15 @@
-// How an op registers itself, in every library that has kernels of it: libelsa_cpu, libelsa_cuda, and the tests' library
-// of emulated CUDA kernels. The build defines ELSA_LIBRARY, the namespace of the ops there, and ELSA_KEY, the dispatch key.
+// How an op registers itself, in every library that has kernels of it: libelsa_cpu, libelsa_cuda, and the tests'
+// library of emulated CUDA kernels. The build defines ELSA_LIBRARY, the namespace of the ops there, and ELSA_KEY, the
+// dispatch key.
 #pragma once
 
+#include <platform.h>
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <string_view>
 
 #include "errors.h"
-#include <platform.h>
 
 namespace elsa {
 
@@ -46,11 +47,11 @@ constexpr bool defines_schemas = std::string_view(C10_STRINGIZE(ELSA_KEY)) == "C
 
 }  // namespace elsa
 
-// Registers `function` as elsa::`name`, whose schema is `signature`, "(…) -> …": ELSA_OP(ghost_head, forward, "(…) -> …").
-#define ELSA_OP(name, function, signature)                                                       \
-  STABLE_TORCH_LIBRARY_FRAGMENT(ELSA_LIBRARY, library) {                                         \
-    if constexpr (::elsa::defines_schemas) library.def(#name signature);                         \
-  }                                                                                              \
-  STABLE_TORCH_LIBRARY_IMPL(ELSA_LIBRARY, ELSA_KEY, library) {                                   \
-    library.impl(#name, TORCH_BOX((&::elsa::Entry<#name, &function>::call)));                    \
+// ELSA_OP(ghost_head, forward, "(…) -> Tensor") registers `forward` as elsa::ghost_head with that schema.
+#define ELSA_OP(name, function, signature)                                    \
+  STABLE_TORCH_LIBRARY_FRAGMENT(ELSA_LIBRARY, library) {                      \
+    if constexpr (::elsa::defines_schemas) library.def(#name signature);      \
+  }                                                                           \
+  STABLE_TORCH_LIBRARY_IMPL(ELSA_LIBRARY, ELSA_KEY, library) {                \
+    library.impl(#name, TORCH_BOX((&::elsa::Entry<#name, &function>::call))); \
   }

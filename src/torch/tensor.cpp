@@ -81,8 +81,7 @@ void check_device(const char* argument, const Tensor& tensor, const char* like_a
         " is, got ", show_device(tensor));
 }
 
-void check_like(const char* argument, const Tensor& tensor, const char* like_argument,
-                const Tensor& like) {
+void check_like(const char* argument, const Tensor& tensor, const char* like_argument, const Tensor& like) {
   check_memory(argument, tensor);
   check(tensor.scalar_type() == like.scalar_type(), argument, " must be ", name(like.scalar_type()), " as ",
         like_argument, " is, got ", name(tensor.scalar_type()));
@@ -94,7 +93,8 @@ void check_sizes(const char* argument, const Tensor& tensor, const Sizes& expect
 }
 
 void check_geometry(int64_t kernel_size, int64_t dilation, int64_t stride) {
-  check(kernel_size > 0 && kernel_size % 2 == 1 && kernel_size <= INT32_MAX, "kernel_size must be odd and from 1 to 2147483647, got ", kernel_size);
+  check(kernel_size > 0 && kernel_size % 2 == 1 && kernel_size <= INT32_MAX,
+        "kernel_size must be odd and from 1 to 2147483647, got ", kernel_size);
   check(dilation > 0, "dilation must be positive, got ", dilation);
   check(stride > 0, "stride must be positive, got ", stride);
 }

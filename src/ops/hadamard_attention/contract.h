@@ -13,7 +13,7 @@ namespace elsa::hadamard_attention {
 struct Shape {
   int64_t batch, channels, height, width;  // of query and key
   int64_t heads;
-  Neighbourhood neighbourhood;          // of the convolution on the pooled map, the same along both axes
+  Neighbourhood neighbourhood;           // of the convolution on the pooled map, the same along both axes
   int64_t pooling, groups, proj_groups;  // pooling: the side of a pooled square; it is the op's option `stride`
 
   int64_t taps() const { return neighbourhood.kernel_size * neighbourhood.kernel_size; }

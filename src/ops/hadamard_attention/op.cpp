@@ -28,8 +28,8 @@ Shape checked_shape(const Tensor& query, const Tensor& key, const Parameters& pa
         "conv_weight must have shape (C, C/groups, K, K) with K odd, got ", conv);
   check_geometry(conv[3], dilation, stride);
   const int64_t channels = query.size(1);
-  check(conv[1] > 0 && channels % conv[1] == 0, "conv_weight has ", conv[1],
-        " channels a group, not a divisor of the ", channels, " channels of query");
+  check(conv[1] > 0 && channels % conv[1] == 0, "conv_weight has ", conv[1], " channels a group, not a divisor of the ",
+        channels, " channels of query");
   check_parameter("conv_weight", parameters.conv_weight, query, {channels, conv[1], conv[2], conv[3]});
   check_parameter("conv_bias", parameters.conv_bias, query, {channels});
 
@@ -110,7 +110,8 @@ Results backward(const Tensor& grad, const Tensor& attn, const Tensor& query, co
   check_parameter("attn", attn, query, out);
   check_parameter("grad", grad, query, out);
 
-  const Needs needs{need_query,       need_key,         need_conv_weight, need_conv_bias && conv_bias,
+  const Needs needs{need_query,       need_key,
+                    need_conv_weight, need_conv_bias && conv_bias,
                     need_proj_weight, need_proj_bias && proj_bias};
   const Tensor none = no_gradient(query);
   Gradients to{map_gradient(query, shape, needs.query), map_gradient(key, shape, needs.key), none, none, none, none};

@@ -31,7 +31,8 @@ void for_each_pooled(const Shape& s, const Function& f) {
   for (int64_t plane = 0; plane < s.batch * s.channels; ++plane)
     for (int64_t y = 0; y < s.out_height() * s.pooling; ++y)
       for (int64_t x = 0; x < s.out_width() * s.pooling; ++x)
-        f((plane * s.out_height() + y / s.pooling) * s.out_width() + x / s.pooling, (plane * s.height + y) * s.width + x);
+        f((plane * s.out_height() + y / s.pooling) * s.out_width() + x / s.pooling,
+          (plane * s.height + y) * s.width + x);
 }
 
 // Calls f(out, weight, input) for every term of the grouped K × K convolution that lies inside the map.
@@ -146,12 +147,9 @@ Results backward(const Arguments& given) {
     grad_query[i] = pooled * grad_product[p] * key[i];
     grad_key[i] = pooled * grad_product[p] * query[i];
   });
-  return {grad_query,
-          grad_key,
-          grad_conv_weight,
-          bias_gradient(s, given.optional("conv_bias"), grad_hidden),
-          grad_proj_weight,
-          bias_gradient(s, given.optional("proj_bias"), grad_logits)};
+  return {grad_query,       grad_key,
+          grad_conv_weight, bias_gradient(s, given.optional("conv_bias"), grad_hidden),
+          grad_proj_weight, bias_gradient(s, given.optional("proj_bias"), grad_logits)};
 }
 
 const Entry entries[] = {{"hadamard_attention", forward}, {"hadamard_attention_backward", backward}};

@@ -1,8 +1,8 @@
 // The gather of ghost_head: K² weighted neighbours for every pixel. Forward, and the gradient of value.
 #pragma once
 
-#include "slices.h"
 #include "plan.h"
+#include "slices.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
 namespace {
@@ -171,9 +171,9 @@ void gather(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t la
       packed_sample = sample;
     }
 
-    const Window around{
-        Axis::of_taps_inside(tile.first_row, tile.rows, plan.neighbourhood, plan.source_height),
-        Axis::of_taps_inside(tile.first_column, tile.columns, plan.neighbourhood, plan.source_width), spacing};
+    const Window around{Axis::of_taps_inside(tile.first_row, tile.rows, plan.neighbourhood, plan.source_height),
+                        Axis::of_taps_inside(tile.first_column, tile.columns, plan.neighbourhood, plan.source_width),
+                        spacing};
     const int64_t pitch = around.x.length * width;
     int64_t first_tap = around.y.first_tap * K + around.x.first_tap;
     TapWalk walk{};

@@ -22,8 +22,7 @@ void reduce(const Reduce& pass) {
   const Plan plan = plan_of(pass.shape, Pass::reduce, pass.value.dtype);
   const auto kernel = vector_kernels().reduce;
   const int64_t pixels = pass.samples_of_a_sum() * plan.tiling.count() / pass.chunks * plan.tiling.pixels();
-  parallel(pass.shape.heads * pass.sums * pass.chunks,
-           product({pixels, pass.shape.taps(), pass.shape.head_channels()}),
+  parallel(pass.shape.heads * pass.sums * pass.chunks, product({pixels, pass.shape.taps(), pass.shape.head_channels()}),
            [&](int64_t first, int64_t last) { kernel(pass, plan, first, last); });
 }
 

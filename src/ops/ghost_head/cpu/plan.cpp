@@ -53,22 +53,14 @@ Shape shape_of(PlanRequest& request) {
   return shape;
 }
 
-// Whether every tile has all taps in reach of its map.
-bool reaches_all_taps(const Plan& plan) {
-  const cpu::Tiling& tiling = plan.tiling;
-  const int64_t last_rows = tiling.height - (tiling.down - 1) * tiling.rows;
-  const int64_t last_columns = tiling.width - (tiling.across - 1) * tiling.columns;
-  return plan.neighbourhood.radius() < std::min(last_rows, last_columns);
-}
-
 LaunchPlan describe(PlanRequest& request) {
   const Shape shape = shape_of(request);
   const int64_t bytes = size_of(accumulation(request.dtype()));
   const Plan plan(shape, Pass::forward, vector_kernels().vector_bytes / bytes);
-  const bool compiled = plan.compiled_taps > 0 && reaches_all_taps(plan);
+  const std::string compiled = "K = " + std::to_string(plan.compiled_taps) + " compiled, for tiles that all taps reach";
   const int64_t partials = chunks(shape, 1);
   return {{"instruction set", cpu::name(cpu::capability())},
-          {"gather", compiled ? "K = " + std::to_string(plan.compiled_taps) + " compiled" : "any K"},
+          {"gather", plan.compiled_taps > 0 ? compiled : "any K"},
           {"pixels at once", vector_kernels().pixels_at_once},
           {"channels at once", plan.slice},
           {"tile rows", plan.tiling.rows},

@@ -14,7 +14,7 @@ struct Plan {
   Neighbourhood neighbourhood;                   // of a pixel of that grid among the sources
   int64_t spacing, source_height, source_width;  // sources lie `spacing` apart, with zeros between them
   int64_t slice;                                 // channels that are worked on at once: a vector or two
-  int64_t compiled_taps;  // K where the gather's loop over all K × K taps is compiled for it, else 0: any number
+  int64_t compiled_taps;  // K where the gather's loop is compiled for K × K taps, else 0; for tiles that all taps reach
   int64_t window_pixels;  // sources that a tile reads at most
 
   // `lanes` are those of a vector in the accumulation type.

@@ -1,8 +1,8 @@
 // The reductions of ghost_head: gradients that are sums over channels (attn) or over pixels (the ghost matrices).
 #pragma once
 
-#include "slices.h"
 #include "plan.h"
+#include "slices.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
 namespace {
@@ -150,9 +150,8 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
     for (int64_t index = first_tile(sum, chunk); index < first_tile(sum, chunk + 1); ++index) {
       const Tile tile(tiling, index);
       const int64_t sample = tile.sample;
-      const Window around{
-          Axis::of_taps_inside(tile.first_row, tile.rows, plan.neighbourhood, plan.source_height),
-          Axis::of_taps_inside(tile.first_column, tile.columns, plan.neighbourhood, plan.source_width)};
+      const Window around{Axis::of_taps_inside(tile.first_row, tile.rows, plan.neighbourhood, plan.source_height),
+                          Axis::of_taps_inside(tile.first_column, tile.columns, plan.neighbourhood, plan.source_width)};
       const int64_t first_tap = around.y.first_tap * K + around.x.first_tap;
       const int64_t pitch = around.x.length * width;
       Pixels<const T> maps{attn, tile.columns * taps, taps};

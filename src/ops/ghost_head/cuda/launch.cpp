@@ -1,5 +1,6 @@
 // The passes of ghost_head on the current CUDA stream.
 #include <platform.h>
+
 #include "../kernels.h"
 #include "passes.h"
 

@@ -32,9 +32,8 @@ inline Window window_of(const Plan& plan, const Tile& tile) {
   const int64_t first_row = first > 0 ? first : 0;
   const int64_t end = smaller(tile.first_row + tile.rows + around.radius(), plan.tiling.height);
   return {{first_row, end - first_row},
-          plan.compiled_taps > 0
-              ? Axis(tile.first_column, columns, around, 0, around.kernel_size)
-              : Axis::of_taps_inside(tile.first_column, columns, around, plan.tiling.width)};
+          plan.compiled_taps > 0 ? Axis(tile.first_column, columns, around, 0, around.kernel_size)
+                                 : Axis::of_taps_inside(tile.first_column, columns, around, plan.tiling.width)};
 }
 
 // What the convolution of a slice reads: a window, [slices][rows][columns][slice], and with Spread::memory the slice of

@@ -248,8 +248,8 @@ void adjoint_as(const Call& op, int64_t first_unit, int64_t last_unit) {
     ConvSource<T> source(plan, around, window);
     for (int64_t slice = 0; slice < plan.slices(); ++slice) {
       const int64_t first = slice * plan.slice, left = plan.shape.channels - first;
-      pack_window<T>(op.grad_conv, tile.sample, first, left < plan.slice ? left : plan.slice, plan.slice,
-                     around, window + slice * source.slice_step);
+      pack_window<T>(op.grad_conv, tile.sample, first, left < plan.slice ? left : plan.slice, plan.slice, around,
+                     window + slice * source.slice_step);
     }
     const Band whole{tile, tile.first_row, tile.rows};
     with_type<T>(op.query.dtype, [&](auto element) {

@@ -34,16 +34,13 @@ Plan::Plan(const Shape& of, int64_t vector_bytes, DType dtype)
   tiling.across = std::max(one, divide_up(width, tiling.columns));
   const int64_t cached_rows = std::max(one, tile_elements / (tiling.columns * shape.channels));
   const int64_t wanted_down = divide_up(enough_tiles, std::max(one, shape.batch * tiling.across));
-  tiling.down =
-      std::max(one, divide_up(height, std::min(cached_rows, std::max(least_rows, height / wanted_down))));
+  tiling.down = std::max(one, divide_up(height, std::min(cached_rows, std::max(least_rows, height / wanted_down))));
   tiling.rows = divide_up(height, tiling.down);
   band = std::clamp(band_pixels / tiling.columns, one, std::max(one, tiling.rows));
   chunks = std::clamp(shape.batch * height * width / chunk_pixels, one, std::clamp(tiles(), one, most_chunks));
 }
 
-int64_t Plan::window_rows() const {
-  return std::min(shape.out_height(), tiling.rows + shape.neighbourhood.reach());
-}
+int64_t Plan::window_rows() const { return std::min(shape.out_height(), tiling.rows + shape.neighbourhood.reach()); }
 
 int64_t Plan::window_columns() const {
   return std::min(tiling.columns + shape.neighbourhood.reach(), shape.out_width() + 2 * tiling.columns);

@@ -54,8 +54,8 @@ void product_row(const MapRow<const From>& query, const MapRow<const From>& key,
 
 // The pooled product of `pixels` pixels from (y, x) on.
 template <typename T, typename From>
-void pooled_product_row(const Call& op, int64_t sample, int64_t y, int64_t x, int64_t pixels,
-                        int64_t slice_step, T* to) {
+void pooled_product_row(const Call& op, int64_t sample, int64_t y, int64_t x, int64_t pixels, int64_t slice_step,
+                        T* to) {
   constexpr int64_t width = slice_width<T>;
   const int64_t stride = op.plan.shape.pooling, channels = op.plan.shape.channels, slices = op.plan.slices();
   const T scale = T(op.scale / double(stride * stride));

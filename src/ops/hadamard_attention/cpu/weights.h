@@ -12,8 +12,7 @@ struct PackedWeights {
   T *proj, *proj_bias;             // in the forward
   T *conv_adjoint, *proj_adjoint;  // in the backward
 
-  explicit PackedWeights(const Call& op)
-      : conv(static_cast<T*>(op.packed)), conv_bias(conv + op.plan.conv_size()) {
+  explicit PackedWeights(const Call& op) : conv(static_cast<T*>(op.packed)), conv_bias(conv + op.plan.conv_size()) {
     proj = conv_adjoint = conv_bias + op.plan.conv_bias_size();
     proj_bias = proj + op.plan.proj_size();
     proj_adjoint = conv_adjoint + op.plan.conv_size();
@@ -36,7 +35,8 @@ struct PartialSums {
 // negative for padding. The adjoint's weights are transposed and turned around.
 template <typename T, typename Work>
 ELSA_INLINE void for_each_weight(const Plan& plan, int64_t slice, bool adjoint, const Work& work) {
-  const int64_t size = plan.shape.neighbourhood.kernel_size, taps = plan.shape.taps(), group_width = plan.shape.group_width();
+  const int64_t size = plan.shape.neighbourhood.kernel_size, taps = plan.shape.taps(),
+                group_width = plan.shape.group_width();
   for (int64_t row = 0; row < size * group_width * size; ++row) {
     const int64_t i = row / (group_width * size), k = row / size % group_width, j = row % size, tap = i * size + j;
     for (int64_t l = 0; l < slice_width<T>; ++l) {
@@ -73,7 +73,8 @@ void pack_panel(const Call& op, int64_t panel) {
   const Plan& plan = op.plan;
   const PackedWeights<T> packed(op);
   const T *weight = static_cast<const T*>(op.proj_weight), *bias = static_cast<const T*>(op.proj_bias);
-  const int64_t terms = plan.shape.terms(), outputs = plan.shape.outputs(), panels = op.panels() / plan.shape.proj_groups;
+  const int64_t terms = plan.shape.terms(), outputs = plan.shape.outputs(),
+                panels = op.panels() / plan.shape.proj_groups;
   const int64_t group = panel / panels, first = panel % panels * plan.slice;
   const int64_t rows = op.backward ? outputs : terms, columns = op.backward ? terms : outputs;
   const int64_t row_step = op.backward ? terms : 1, column_step = op.backward ? 1 : terms;

@@ -102,8 +102,7 @@ void backward(const Inputs& in, const Tensor& grad, const Tensor& attn, const Ne
     if (needs.conv_bias) to.conv_bias = sum_partials(bias, 1, {shape.channels});
   }
   if (needs.proj_weight) {
-    to.proj_weight =
-        projection_gradient(grad_logits.tensor, hidden.tensor, parameters.proj_weight, shape.proj_groups);
+    to.proj_weight = projection_gradient(grad_logits.tensor, hidden.tensor, parameters.proj_weight, shape.proj_groups);
   }
   if (needs.proj_bias) {
     const std::array<int64_t, 1> pixels{0};
