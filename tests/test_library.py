@@ -7,7 +7,7 @@ from pathlib import Path
 import elsa_ext
 import pytest
 import torch
-from elsa_ext import _library, backend
+from elsa_ext import _library, _torch_private, backend
 
 BUILT = "CUDA 13.0.88, architectures 80-real;90"
 
@@ -51,8 +51,8 @@ def test_the_build_and_the_status_agree() -> None:
     loaded = info["CUDA kernels here"] == "loaded"
     assert not (loaded and info["CUDA kernels"].startswith("none"))
     for op in ("ghost_head", "ghost_head_backward", "hadamard_attention", "hadamard_attention_backward"):
-        assert _library.has_kernel(op, "cpu")
-        assert _library.has_kernel(op, "cuda") == loaded
+        assert _torch_private.has_kernel(op, "cpu")
+        assert _torch_private.has_kernel(op, "cuda") == loaded
 
 
 class _OnCuda:

@@ -1,28 +1,27 @@
 """Enhanced local self-attention (ELSA) for PyTorch: Hadamard attention and the ghost head as native ops."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from . import _openmp  # noqa: F401  first: torch reads its settings
 
 # isort: split
-from . import compat, nn, reference
-from ._library import build_info, cmake_prefix_path
+from . import compat, nn, ops, reference
+from ._library import build_info, cmake_prefix_path, launch_plan
 from .backend import use_backend
+from .ops import *
 from .ops import flops  # noqa: F401  lets torch's FlopCounterMode count the ops
-from .ops.ghost_head import GhostHeadFunction, ghost_head
-from .ops.hadamard_attention import HadamardAttentionFunction, hadamard_attention
 
 __version__ = version("elsa-ext")
 
 __all__ = [
-    "GhostHeadFunction",
-    "HadamardAttentionFunction",
     "build_info",
     "cmake_prefix_path",
     "compat",
-    "ghost_head",
-    "hadamard_attention",
+    "launch_plan",
     "nn",
     "reference",
     "use_backend",
 ]
+if not TYPE_CHECKING:  # a type checker sees the names of the ops in their import
+    __all__ += ops.__all__

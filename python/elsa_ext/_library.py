@@ -1,4 +1,4 @@
-"""Loads the op libraries: importing this module defines ``torch.ops.elsa``."""
+"""Loads the op libraries, which defines ``torch.ops.elsa``, and says what they are."""
 
 from pathlib import Path
 
@@ -41,11 +41,6 @@ torch.ops.load_library(CPU_LIBRARY)
 CUDA_STATUS = _load_cuda()
 
 
-def has_kernel(op: str, device: str) -> bool:
-    """Tell whether a loaded library has a kernel of ``op`` for a device type."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"elsa::{op}", device.upper())
-
-
 def build_info() -> dict[str, str]:
     """Return what this build of elsa_ext is: version, compiler, torch, CUDA, instruction set and library file.
 
@@ -53,3 +48,27 @@ def build_info() -> dict[str, str]:
         RuntimeError: ``ELSA_CPU_CAPABILITY`` names an instruction set that is unknown or that this machine lacks.
     """
     return {**_C.build_info(), "CUDA kernels here": CUDA_STATUS, "library": str(CPU_LIBRARY)}
+
+
+def launch_plan(op: str, **shape: int | str) -> dict[str, int | str]:
+    """Return how the CPU kernels of an op would go about a call, from its sizes alone.
+
+    Args:
+        op: Name of the op, as ``"ghost_head"``.
+        **shape: ``batch``, ``channels``, ``height``, ``width``, ``heads`` and ``kernel_size``; of hadamard_attention
+            also ``groups``, those of its K × K convolution; options of the op that are not their default; and
+            ``dtype``, ``"float32"`` if it is not given.
+
+    Returns:
+        The choices that the kernels make, as the size of a tile, and the bytes of scratch that they take.
+
+    Raises:
+        ValueError: There is no such op, it takes no such sizes, or ``dtype`` is unknown.
+        TypeError: A size is missing, unknown or not an integer.
+
+    Example:
+        >>> sizes = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7}
+        >>> elsa_ext.launch_plan("ghost_head", **sizes)["gather"]
+        'K = 7 compiled'
+    """
+    return _C.launch_plan(op, **shape)

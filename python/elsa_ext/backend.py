@@ -9,13 +9,13 @@ from typing import Literal
 
 import torch
 
-from ._library import CUDA_STATUS, has_kernel
+from ._library import CUDA_STATUS
+from ._torch_private import constant_result, has_kernel
 
 Backend = Literal["native", "torch"]
 
-_NATIVE_DEVICES = {
-    op: ("cpu", "meta", *(("cuda",) if has_kernel(op, "cuda") else ())) for op in ("ghost_head", "hadamard_attention")
-}
+# The devices on which kernels of ours answer, for every op that is registered.
+_NATIVE_DEVICES: dict[str, tuple[str, ...]] = {}
 
 _backend: ContextVar[Backend] = ContextVar("elsa_ext backend", default="native")
 
@@ -61,12 +61,14 @@ def _count_blocks(change: int) -> None:
         _open_blocks += change
 
 
+@constant_result
 def _chosen() -> Backend:
     return _backend.get()
 
 
-# What torch.compiler.assume_constant_result does, after a second in which it imports the compiler.
-_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def find_kernels(op: str) -> None:
+    """Note on which devices the libraries that are loaded have kernels of ``op``."""
+    _NATIVE_DEVICES[op] = ("meta", *(device for device in ("cpu", "cuda") if has_kernel(op, device)))
 
 
 def is_native(op: str, tensor: torch.Tensor) -> bool:
@@ -80,5 +82,5 @@ def is_native(op: str, tensor: torch.Tensor) -> bool:
         _warned.add(device)
         reason = f" ({CUDA_STATUS})" if device == "cuda" else ""
         message = f"elsa_ext has no {op} kernel for {device}{reason}: it takes the plain-PyTorch formula"
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=4)  # the caller of the public function
     return False

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules import module as modules
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch import nn
+
+from .. import _torch_private as private
 
 
 def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilation: int, groups: int) -> bool:
@@ -14,9 +14,9 @@ def computes_attention(attn: nn.Module, num_heads: int, kernel_size: int, dilati
     types are ``Sequential``, ``Conv2d``, ``GELU`` and ``Conv2d`` themselves, with the geometry of the op and plain
     parameters, without hooks, without a parametrization, and without a forward of the instance's own.
     """
-    if _all_are_hooked() or not _runs_only(attn, nn.Sequential) or len(attn._modules) != 3:
+    if _all_are_hooked() or not _runs_only(attn, nn.Sequential) or len(private.submodules(attn)) != 3:
         return False
-    layers: Any = attn._modules.values()
+    layers: Any = private.submodules(attn).values()
     conv, act, proj = layers
     fused: bool = (
         _runs_only(conv, nn.Conv2d)
@@ -37,33 +37,17 @@ def _all_are_hooked() -> bool:
 
     Those note where a call is. What ``FlopCounterMode`` counts by them must be what runs without it.
     """
-    if not modules._has_any_global_hook():
-        return False
-    kinds = (
-        modules._global_forward_pre_hooks,
-        modules._global_forward_hooks,
-        modules._global_backward_pre_hooks,
-        modules._global_backward_hooks,
-    )
-    return any(not hook.__module__.startswith("torch.") for hooks in kinds for hook in hooks.values())
+    return any(not hook.__module__.startswith("torch.") for hook in private.global_hooks())
 
 
 def _runs_only(layer: Any, kind: type[nn.Module]) -> bool:
     """Tell whether calling ``layer`` runs ``kind.forward`` on plain parameters and nothing else."""
     return (
         type(layer) is kind
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        and not layer._backward_hooks
-        and not layer._backward_pre_hooks
+        and not private.has_hooks(layer)
         and "forward" not in layer.__dict__
-        and all(map(_is_plain, layer._parameters.values()))
+        and all(map(private.is_plain, private.own_parameters(layer)))
     )
-
-
-def _is_plain(parameter: Tensor | None) -> bool:
-    """Tell whether a parameter is a tensor itself, not a wrapper with a meaning of its own (quantised, distributed)."""
-    return type(parameter) is nn.Parameter or parameter is None or not is_traceable_wrapper_subclass(parameter)
 
 
 def _geometry(conv: Any, kernel_size: int, padding: int, dilation: int) -> bool:

@@ -6,31 +6,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LIBRARY = torch.library.Library("elsa", "IMPL")
-
 
 def is_enabled(device: str) -> bool:
     """Tell whether autocast is on for a device; meta tensors have none, and asking for it is an error."""
     return device != "meta" and torch.is_autocast_enabled(device)
 
 
-def cast(tensors: Sequence[Tensor | None], device: str) -> list[Any]:
-    """Cast the tensors that autocast casts: those in floating point, float64 apart."""
+def cast(tensors: Sequence[Tensor | None], is_cast: Sequence[bool], device: str) -> list[Any]:
+    """Cast the tensors that ``is_cast`` says and autocast casts: those in floating point, float64 apart."""
     dtype = torch.get_autocast_dtype(device)
 
     def eligible(tensor: Tensor | None) -> bool:
         return tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
 
-    return [tensor.to(dtype) if eligible(tensor) else tensor for tensor in tensors]  # type: ignore[union-attr]
+    pairs = zip(tensors, is_cast, strict=False)  # the dispatcher leaves out what equals its default
+    return [tensor.to(dtype) if wanted and eligible(tensor) else tensor for tensor, wanted in pairs]  # type: ignore[union-attr]
 
 
-def register(op: Callable[..., Any], casts: int) -> None:
-    """Have autocast cast the first ``casts`` arguments of ``op``."""
-    name = op.name().split("::")[1]  # type: ignore[attr-defined]
-    for device, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
+def kernel(op: Callable[..., Any], is_cast: Sequence[bool], device: str) -> Callable[..., Any]:
+    """Return the kernel that calls ``op`` with the tensors cast."""
 
-        def below_autocast(*args: Any, _device: str = device, **options: Any) -> Any:
-            with torch.autocast(_device, enabled=False):
-                return op(*cast(args[:casts], _device), *args[casts:], **options)
+    def below_autocast(*tensors: Any, **options: Any) -> Any:
+        with torch.autocast(device, enabled=False):
+            return op(*cast(tensors, is_cast, device), **options)
 
-        _LIBRARY.impl(name, below_autocast, key)
+    return below_autocast

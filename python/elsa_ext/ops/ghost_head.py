@@ -1,18 +1,17 @@
-"""Ghost head: the functional API, and what torch.library needs to know beside the native kernels."""
+"""Ghost head: the neighbours of every pixel under a filter per channel, made of one attention map per head."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _library  # noqa: F401  (defines torch.ops.elsa)
-from ..backend import is_native
-from . import autocast, autograd, formula, vmap
-from .checks import check_ghost_head, check_gradient, check_tensors, empty_in_format, whole
+from .checks import check_device, check_dtype, check_geometry, check_like, check_size, error, memory_format, show
+from .formula import effective_dilation, empty_result
+from .op import Op, Term
+from .registration import register
 
-_forward = torch.ops.elsa.ghost_head.default
-_backward = torch.ops.elsa.ghost_head_backward.default
+__all__ = ["GhostHeadFunction", "ghost_head"]
 
 
 def ghost_head(
@@ -53,99 +52,89 @@ def ghost_head(
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.3.
     """
-    check_tensors("ghost_head", {"value": value, "attn": attn}, {"ghost_mul": ghost_mul, "ghost_add": ghost_add})
-    given = {"kernel_size": kernel_size, "dilation": dilation, "stride": stride}
-    options = {name: whole("ghost_head", name, value) for name, value in given.items()}
-    if is_native("ghost_head", value) and not vmap.transforms_active():
-        return torch.ops.elsa.ghost_head(value, attn, ghost_mul, ghost_add, **options)
-    if autocast.is_enabled(value.device.type):
-        value, attn = autocast.cast((value, attn), value.device.type)
-    if is_native("ghost_head", value):
-        return GhostHeadFunction.apply(value, attn, ghost_mul, ghost_add, *options.values())
-    check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, **options)
-    return formula.ghost_head(value, attn, ghost_mul, ghost_add, **options)
+    return OP(value, attn, ghost_mul, ghost_add, kernel_size=kernel_size, dilation=dilation, stride=stride)
 
 
-class GhostHeadFunction(torch.autograd.Function):
-    """The native ghost head as an autograd function, which is also the derivative of ``torch.ops.elsa.ghost_head``.
-
-    ``apply(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)``; see :func:`elsa_ext.ghost_head`.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> Tensor:  # noqa: D102
-        with autograd.below():
-            return _forward(*inputs[:4], **_options(inputs[4:]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.options = _options(inputs[4:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        needed = ctx.needs_input_grad[:4]
-        gradients = _call_backward(grad, *ctx.saved_tensors, options=ctx.options, needed=needed)
-        return (*_only(needed, gradients), None, None, None)
-
-    @staticmethod
-    @autograd.forward_rule
-    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor | None:  # noqa: D102
-        terms = _derivative_terms(*saved, *tangents[:4])
-        return _sum(_call_forward(*arguments, options=ctx.options) for arguments, _ in terms)
-
-
-class _BackwardFunction(torch.autograd.Function):
-    """The backward op as an autograd function."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        with autograd.below():
-            return _backward(*inputs[:5], **_options(inputs[5:8]), **_needs(inputs[8:]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.save_for_forward(*inputs[:5])
-        ctx.options = _options(inputs[5:8])
-        ctx.needed = inputs[8:]
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:5]
-        given = (direction if need else None for direction, need in zip(directions, ctx.needed, strict=True))
-        terms = _derivative_terms(*tensors, *given)
-        to_grad = None
-        if wanted[0]:
-            to_grad = _sum(_call_forward(*arguments, options=ctx.options) for arguments, _ in terms)
-        return (to_grad, *_backward_terms(grad, terms, ctx.options, wanted[1:]), *(None,) * 7)
-
-    @staticmethod
-    @autograd.forward_rule
-    def jvp(ctx: Any, saved: Sequence[Any], to_grad: Tensor | None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        grad, *tensors = saved
-        parts = _backward_terms(grad, _derivative_terms(*tensors, *tangents[:4]), ctx.options, ctx.needed)
-        if to_grad is not None:
-            straight = _call_backward(to_grad, *tensors, options=ctx.options, needed=ctx.needed)
-            parts = [_sum(pair) for pair in zip(parts, _only(ctx.needed, straight), strict=True)]
-        # PyTorch takes no None here. What nobody asked for is empty, and so is its tangent.
-        exist = (need and tensor is not None for need, tensor in zip(ctx.needed, tensors, strict=True))
-        shapes = (tensor.shape if exists else (0,) for exists, tensor in zip(exist, tensors, strict=True))
-        return tuple(grad.new_zeros(shape) if part is None else part for part, shape in zip(parts, shapes, strict=True))
+def check(
+    op: str,
+    value: Tensor,
+    attn: Tensor,
+    ghost_mul: Tensor | None,
+    ghost_add: Tensor | None,
+    *,
+    kernel_size: int,
+    dilation: int,
+    stride: int,
+) -> tuple[int, int, int, int]:
+    """Check the arguments and return the size of the result."""
+    check_geometry(op, kernel_size, dilation, stride)
+    check_dtype(op, "value", value)
+    if value.dim() != 4:
+        raise error(op, f"value must have 4 dimensions (B, C, H, W), got {value.dim()}")
+    batch, channels, height, width = value.shape
+    if not (height > 0 and width > 0):
+        raise error(op, f"value must have at least one row and one column, got {show(value.shape)}")
+    check_like(op, "attn", attn, "value", value)
+    if attn.dim() != 4:
+        raise error(op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
+    taps, attn_channels = kernel_size**2, attn.shape[1]
+    if attn_channels == 0 or attn_channels % taps != 0:
+        raise error(op, f"attn has {attn_channels} channels, not a multiple of kernel_size² = {taps}")
+    heads = attn_channels // taps
+    if channels % heads != 0:
+        raise error(op, f"value has {channels} channels, not a multiple of the {heads} heads of attn")
+    check_size(op, "attn", attn, (batch, attn_channels, height // stride, width // stride))
+    _check_matrix(op, "ghost_mul", ghost_mul, value, kernel_size)
+    _check_matrix(op, "ghost_add", ghost_add, value, kernel_size)
+    return batch, channels, height // stride, width // stride
 
 
-# The arguments of a ghost head, and which of them are inputs, not directions.
-_Term = tuple[tuple[Tensor | None, ...], tuple[bool, ...]]
+def _check_matrix(op: str, argument: str, matrix: Tensor | None, value: Tensor, kernel_size: int) -> None:
+    if matrix is None:
+        return
+    shared = (value.shape[1], kernel_size, kernel_size)
+    per_sample = (value.shape[0], *shared)
+    if not (matrix.shape == shared or matrix.shape == per_sample):
+        expected = f"(C, K, K) = {show(shared)} or (B, C, K, K) = {show(per_sample)}"
+        raise error(op, f"{argument} must have shape {expected}, got {show(matrix.shape)}")
+    if not (matrix.dtype == torch.float32 and value.dtype.itemsize == 2):
+        check_like(op, argument, matrix, "value", value)
+    check_device(op, argument, matrix, "value", value)
 
 
-def _derivative_terms(
+def formula(
+    value: Tensor,
+    attn: Tensor,
+    ghost_mul: Tensor | None,
+    ghost_add: Tensor | None,
+    *,
+    kernel_size: int,
+    dilation: int,
+    stride: int,
+) -> Tensor:
+    """Unfold ``value`` into its K² neighbours and sum them under ``ghost_mul · attn + ghost_add``."""
+    batch, channels, height, width = value.shape
+    taps = kernel_size**2
+    out_height, out_width = height // stride, width // stride
+    heads = attn.shape[1] // taps
+    split = (heads, channels // heads, taps)
+    if value.numel() == 0 or out_height == 0 or out_width == 0:
+        return empty_result((batch, channels, out_height, out_width), value, attn, ghost_mul, ghost_add)
+    dilation = effective_dilation(dilation, height, width)
+    # Unfold rounds the output size up where the op rounds it down: the last row and column may be one too many.
+    patches = F.unfold(value, kernel_size, dilation, kernel_size // 2 * dilation, stride)
+    patches = patches.view(batch, *split, (height - 1) // stride + 1, (width - 1) // stride + 1)
+    patches = patches[..., :out_height, :out_width]
+    weight = attn.reshape(batch, heads, 1, taps, out_height, out_width)
+    if ghost_mul is not None:
+        weight = weight * ghost_mul.reshape(-1, *split, 1, 1)
+    if ghost_add is not None:
+        weight = weight + ghost_add.reshape(-1, *split, 1, 1)
+    out = (weight * patches).sum(3).reshape(batch, channels, out_height, out_width).to(value.dtype)
+    return out.clone(memory_format=memory_format(value))
+
+
+def terms(
     value: Tensor,
     attn: Tensor,
     mul: Tensor | None,
@@ -154,133 +143,62 @@ def _derivative_terms(
     to_attn: Tensor | None,
     to_mul: Tensor | None,
     to_add: Tensor | None,
-) -> list[_Term]:
+) -> list[Term]:
     """Write the derivative of the ghost head along directions as a sum of ghost heads.
 
     It is linear in value and in the weight mul · attn + add: each term has one of them replaced by its direction.
     ``⟨grad, …⟩`` of the sum is the derivative of the backward as well, since second derivatives commute.
     """
     has_mul, has_add = mul is not None, add is not None
-    terms: list[_Term] = []
+    sums: list[Term] = []
     if to_value is not None:
-        terms.append(((to_value, attn, mul, add), (False, True, has_mul, has_add)))
+        sums.append(((to_value, attn, mul, add), (False, True, has_mul, has_add)))
     if to_attn is not None:
-        terms.append(((value, to_attn, mul, None), (True, False, has_mul, False)))
+        sums.append(((value, to_attn, mul, None), (True, False, has_mul, False)))
     if to_mul is not None and has_mul:
-        terms.append(((value, attn, to_mul, to_add if has_add else None), (True, True, False, False)))
+        sums.append(((value, attn, to_mul, to_add if has_add else None), (True, True, False, False)))
     elif to_add is not None and has_add:
-        terms.append(((value, torch.zeros_like(attn), None, to_add), (True, False, False, False)))
-    return terms
+        sums.append(((value, torch.zeros_like(attn), None, to_add), (True, False, False, False)))
+    return sums
 
 
-def _backward_terms(
-    grad: Tensor, terms: Sequence[_Term], options: dict[str, int], wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """Add up what the terms give to the gradients that are wanted of value, attn, mul and add."""
-    gradients = []
-    for arguments, inputs in terms:
-        needed = [is_input and want for is_input, want in zip(inputs, wanted, strict=True)]
-        if any(needed):
-            gradients.append(_only(needed, _call_backward(grad, *arguments, options=options, needed=needed)))
-    return [_sum(parts) for parts in zip(*gradients, strict=True)] if gradients else [None] * 4
+def multiply_adds(*, value: Any, attn: Any, ghost_mul: Any, ghost_add: Any, kernel_size: int, **other: Any) -> int:
+    """Count 2 per tap, channel and output pixel, making the weight and using it; without a matrix the latter alone."""
+    per_tap = 1 if ghost_mul is None and ghost_add is None else 2
+    return per_tap * _taps(value, attn, kernel_size)
 
 
-def _sum(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """Add up what there is, if anything."""
-    given = [part for part in parts if part is not None]
-    return sum(given[1:], start=given[0]) if given else None
+def backward_multiply_adds(*, need_value: bool, need_attn: bool, need_mul: bool, need_add: bool, **forward: Any) -> int:
+    """Count, for the gradients that are asked for, that of value as the forward, and 1 for the sum of each other.
+
+    With mul, which attn's gradient is multiplied by and whose own is multiplied by attn, the product ``grad · value``
+    is 1 more, shared by the three; without, the sums are made of it.
+    """
+    to_mul = need_mul and forward["ghost_mul"] is not None
+    to_add = need_add and forward["ghost_add"] is not None
+    product = forward["ghost_mul"] is not None and (need_attn or to_mul)
+    sums = need_attn + to_mul + to_add + product
+    to_value = multiply_adds(**forward) if need_value else 0
+    return to_value + sums * _taps(forward["value"], forward["attn"], forward["kernel_size"])
 
 
-def _call_forward(*tensors: Tensor | None, options: dict[str, int]) -> Tensor:
-    if vmap.transforms_active():
-        return GhostHeadFunction.apply(*tensors, *options.values())
-    return _forward(*tensors, **options)
+def _taps(value: Any, attn: Any, kernel_size: int) -> int:
+    """Return taps × channels × output pixels."""
+    batch, _, height, width = attn
+    return batch * height * width * kernel_size**2 * value[1]
 
 
-def _call_backward(*tensors: Tensor | None, options: dict[str, int], needed: Sequence[bool]) -> tuple[Tensor, ...]:
-    if vmap.transforms_active():
-        return _BackwardFunction.apply(*tensors, *options.values(), *needed)
-    return _backward(*tensors, **options, **_needs(needed))
-
-
-def _options(values: Sequence[int]) -> dict[str, int]:
-    return dict(zip(("kernel_size", "dilation", "stride"), values, strict=True))
-
-
-def _needs(needed: Sequence[bool]) -> dict[str, bool]:
-    return dict(zip(("need_value", "need_attn", "need_mul", "need_add"), needed, strict=True))
-
-
-def _only(needed: Sequence[bool], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    return tuple(grad if need else None for need, grad in zip(needed, gradients, strict=True))
-
-
-@torch.library.register_fake("elsa::ghost_head")
-def _fake(
-    value: Tensor,
-    attn: Tensor,
-    ghost_mul: Tensor | None = None,
-    ghost_add: Tensor | None = None,
-    *,
-    kernel_size: int,
-    dilation: int = 1,
-    stride: int = 1,
-) -> Tensor:
-    size = check_ghost_head("ghost_head", value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)
-    return empty_in_format(value, size)
-
-
-@torch.library.register_fake("elsa::ghost_head_backward")
-def _fake_backward(
-    grad: Tensor,
-    value: Tensor,
-    attn: Tensor,
-    ghost_mul: Tensor | None = None,
-    ghost_add: Tensor | None = None,
-    *,
-    kernel_size: int,
-    dilation: int = 1,
-    stride: int = 1,
-    need_value: bool = True,
-    need_attn: bool = True,
-    need_mul: bool = True,
-    need_add: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    op = "ghost_head_backward"
-    size = check_ghost_head(op, value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride)
-    check_gradient(op, "grad", grad, "value", value, size)
-    return (
-        empty_in_format(value, value.shape) if need_value else value.new_empty(0),
-        empty_in_format(attn, attn.shape) if need_attn else attn.new_empty(0),
-        ghost_mul.new_empty(ghost_mul.shape) if need_mul and ghost_mul is not None else value.new_empty(0),
-        ghost_add.new_empty(ghost_add.shape) if need_add and ghost_add is not None else value.new_empty(0),
+OP = register(
+    Op(
+        ghost_head,
+        check=check,
+        formula=formula,
+        terms=terms,
+        multiply_adds=multiply_adds,
+        backward_multiply_adds=backward_multiply_adds,
+        maps=("value", "attn"),
+        per_sample={"ghost_mul": 3, "ghost_add": 3},
+        casts=("value", "attn"),
     )
-
-
-def _fold_matrix(matrix: Tensor | None, dim: int | None, size: int, batch: int) -> Tensor | None:
-    """Fold a mapped matrix to one per sample of the folded batch; one that all of them share stays as it is."""
-    if matrix is None or (dim is None and matrix.dim() == 3):
-        return matrix
-    mapped = matrix.movedim(dim, 0) if dim is not None else matrix.expand(size, *matrix.shape)
-    return (mapped if mapped.dim() == 5 else mapped.unsqueeze(1).expand(-1, batch, -1, -1, -1)).flatten(0, 1)
-
-
-def _vmap(info: Any, in_dims: vmap.Dims, *args: Any, **options: int) -> tuple[Tensor, int]:
-    size = info.batch_size
-    value, attn = (vmap.fold(tensor, dim, size) for tensor, dim in zip(args[:2], in_dims[:2], strict=True))
-    batch = value.shape[0] // size
-    matrices = (_fold_matrix(matrix, dim, size, batch) for matrix, dim in zip(args[2:], in_dims[2:], strict=True))
-    return _forward(value, attn, *matrices, **options).unflatten(0, (size, batch)), 0
-
-
-def _vmap_backward(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) -> tuple[Any, Any]:
-    return vmap.loop(_backward, info.batch_size, in_dims, args, options)
-
-
-autograd.register(_forward, GhostHeadFunction)
-autograd.register(_backward, _BackwardFunction)
-torch.library.register_vmap("elsa::ghost_head", _vmap)
-torch.library.register_vmap("elsa::ghost_head_backward", _vmap_backward)
-autocast.register(_forward, casts=2)
-# TorchScript compiles no function with keyword-only defaults: it takes the op itself.
-torch.jit._builtins._register_builtin(ghost_head, "elsa::ghost_head")
+)
+GhostHeadFunction, GhostHeadBackwardFunction = OP.functions

@@ -1,19 +1,19 @@
-"""Hadamard attention: the functional API, and what torch.library needs to know beside the native kernels."""
+"""Hadamard attention: a K × K attention map for every head and pixel, from the product of query and key."""
 
-import numbers
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _library  # noqa: F401  (defines torch.ops.elsa)
-from ..backend import is_native
-from . import autocast, autograd, formula, vmap
-from .checks import HadamardParameters, check_gradient, check_hadamard_attention, check_tensors, empty_in_format, whole
+from .checks import LARGEST, check_beside, check_dtype, check_geometry, error, memory_format, show
+from .formula import effective_dilation, empty_result, pullback
+from .op import Op
+from .registration import register
 
-_forward = torch.ops.elsa.hadamard_attention.default
-_backward = torch.ops.elsa.hadamard_attention_backward.default
+__all__ = ["HadamardAttentionFunction", "hadamard_attention"]
 
 
 def hadamard_attention(
@@ -61,124 +61,23 @@ def hadamard_attention(
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.2.
     """
-    check_tensors(
-        "hadamard_attention",
-        {"query": query, "key": key, "conv_weight": conv_weight, "proj_weight": proj_weight},
-        {"conv_bias": conv_bias, "proj_bias": proj_bias},
+    return OP(
+        query,
+        key,
+        conv_weight,
+        conv_bias,
+        proj_weight,
+        proj_bias,
+        heads=heads,
+        scale=scale,
+        dilation=dilation,
+        stride=stride,
+        proj_groups=proj_groups,
     )
-    given = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
-    options = {name: whole("hadamard_attention", name, value) for name, value in given.items()}
-    heads = whole("hadamard_attention", "heads", heads)
-    if isinstance(scale, numbers.Real):  # NumPy's are
-        scale = float(scale)
-    tensors: Sequence[Any] = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
-    if is_native("hadamard_attention", query) and not vmap.transforms_active():
-        return torch.ops.elsa.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
-    if autocast.is_enabled(query.device.type):
-        tensors = autocast.cast(tensors, query.device.type)
-    if is_native("hadamard_attention", query):
-        return HadamardAttentionFunction.apply(*tensors, heads, scale, *options.values())
-    query, key, *parameters = tensors
-    check_hadamard_attention("hadamard_attention", query, key, HadamardParameters(*parameters), heads, **options)
-    return formula.hadamard_attention(*tensors, heads=heads, scale=scale, **options)
 
 
-class HadamardAttentionFunction(torch.autograd.Function):
-    """The native Hadamard attention as an autograd function, which is the derivative of the registered op as well.
-
-    ``apply(query, key, conv_weight, conv_bias, proj_weight, proj_bias, heads, scale, dilation, stride, proj_groups)``;
-    see :func:`elsa_ext.hadamard_attention`.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> Tensor:  # noqa: D102
-        with autograd.below():
-            return _forward(*inputs[:6], **_options(inputs[6:]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        ctx.save_for_backward(output, *inputs[:6])
-        ctx.save_for_forward(output, *inputs[:6])
-        ctx.options = _options(inputs[6:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        needed = ctx.needs_input_grad[:6]
-        if vmap.transforms_active():
-            gradients = _BackwardFunction.apply(grad, *ctx.saved_tensors, *ctx.options.values(), *needed)
-        else:
-            gradients = _backward(grad, *ctx.saved_tensors, **ctx.options, **_needs(needed))
-        return (*(part if need else None for part, need in zip(gradients, needed, strict=True)), *(None,) * 5)
-
-    @staticmethod
-    @autograd.forward_rule
-    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor:  # noqa: D102
-        def attention(*tensors: Any) -> tuple[Tensor]:
-            return (formula.hadamard_attention(*tensors, **ctx.options),)
-
-        return formula.pushforward(attention, saved[1:], tangents[:6])[0]
-
-
-class _BackwardFunction(torch.autograd.Function):
-    """The backward op as an autograd function. Its derivatives are those of its formula in plain PyTorch."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        with autograd.below():
-            return _backward(*inputs[:8], **_options(inputs[8:13]), **_needs(inputs[13:]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:8])
-        ctx.save_for_forward(*inputs[:8])
-        ctx.options = _options(inputs[8:13])
-        ctx.needed = inputs[13:]
-
-    @staticmethod
-    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = _wanted(ctx)
-        parts = formula.pullback(_gradients(ctx), ctx.saved_tensors, [directions[index] for index in wanted])
-        return (*parts, *(None,) * 11)
-
-    @staticmethod
-    @autograd.forward_rule
-    def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        parts = dict(zip(_wanted(ctx), formula.pushforward(_gradients(ctx), saved, tangents[:8]), strict=True))
-        # PyTorch takes no None here. What nobody asked for is empty, and so is its tangent.
-        return tuple(parts[index] if index in parts else saved[0].new_empty(0) for index in range(6))
-
-
-def _wanted(ctx: Any) -> list[int]:
-    """Return which of the six gradients the backward gives: those that are asked for, of what is there."""
-    return [index for index in range(6) if ctx.needed[index] and ctx.saved_tensors[index + 2] is not None]
-
-
-def _gradients(ctx: Any) -> Callable[..., tuple[Tensor, ...]]:
-    """Return the function of all inputs of the backward that gives the gradients that are wanted."""
-    wanted = _wanted(ctx)
-
-    def gradients(*inputs: Any) -> tuple[Tensor, ...]:
-        parts: Sequence[Any] = formula.hadamard_attention_backward(*inputs, **ctx.options)
-        return tuple(parts[index] for index in wanted)
-
-    return gradients
-
-
-def _options(values: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(("heads", "scale", "dilation", "stride", "proj_groups"), values, strict=True))
-
-
-def _needs(needed: Sequence[bool]) -> dict[str, bool]:
-    names = ("query", "key", "conv_weight", "conv_bias", "proj_weight", "proj_bias")
-    return {f"need_{name}": need for name, need in zip(names, needed, strict=True)}
-
-
-@torch.library.register_fake("elsa::hadamard_attention")
-def _fake(
+def check(
+    op: str,
     query: Tensor,
     key: Tensor,
     conv_weight: Tensor,
@@ -187,18 +86,107 @@ def _fake(
     proj_bias: Tensor | None,
     *,
     heads: int,
-    scale: float = 1.0,
-    dilation: int = 1,
-    stride: int = 1,
-    proj_groups: int = 1,
+    scale: float,
+    dilation: int,
+    stride: int,
+    proj_groups: int,
+) -> tuple[int, int, int, int]:
+    """Check the arguments and return the size of the result."""
+    check_dtype(op, "query", query)
+    if query.dim() != 4:
+        raise error(op, f"query must have 4 dimensions (B, C, H, W), got {query.dim()}")
+    batch, channels, height, width = query.shape
+    if not (channels > 0 and height > 0 and width > 0):
+        raise error(op, f"query must have at least one channel, row and column, got {show(query.shape)}")
+    check_beside(op, "key", key, "query", query, query.shape)
+
+    conv = conv_weight.shape
+    if len(conv) != 4 or conv[2] != conv[3] or conv[3] % 2 == 0:
+        raise error(op, f"conv_weight must have shape (C, C/groups, K, K) with K odd, got {show(conv)}")
+    kernel_size, group_width = conv[3], conv[1]
+    check_geometry(op, kernel_size, dilation, stride)
+    if group_width == 0 or channels % group_width != 0:
+        expected = f"not a divisor of the {channels} channels of query"
+        raise error(op, f"conv_weight has {group_width} channels a group, {expected}")
+    check_beside(op, "conv_weight", conv_weight, "query", query, (channels, *conv[1:]))
+    check_beside(op, "conv_bias", conv_bias, "query", query, (channels,))
+
+    if not 0 < heads <= LARGEST:
+        raise error(op, f"heads must be from 1 to {LARGEST}, got {heads}")
+    attn_channels = heads * kernel_size**2
+    if attn_channels >= 2**63:
+        raise error(op, f"heads·K² must fit in 64 bits, got heads = {heads} and K = {kernel_size}")
+    if proj_groups <= 0 or channels % proj_groups != 0 or attn_channels % proj_groups != 0:
+        expected = f"{channels} channels and heads·K² = {attn_channels}"
+        raise error(op, f"proj_groups must divide {expected}, got {proj_groups}")
+    trailing = (1, 1) if proj_weight.dim() == 4 else ()
+    proj = (attn_channels, channels // proj_groups, *trailing)
+    check_beside(op, "proj_weight", proj_weight, "query", query, proj)
+    check_beside(op, "proj_bias", proj_bias, "query", query, (attn_channels,))
+    return batch, attn_channels, height // stride, width // stride
+
+
+def _logits(
+    query: Tensor,
+    key: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    proj_weight: Tensor,
+    proj_bias: Tensor | None,
+    *,
+    scale: float,
+    dilation: int,
+    stride: int,
+    proj_groups: int,
+    conv2d: Callable[..., Tensor] = F.conv2d,
 ) -> Tensor:
-    parameters = HadamardParameters(conv_weight, conv_bias, proj_weight, proj_bias)
-    size = check_hadamard_attention("hadamard_attention", query, key, parameters, heads, dilation, stride, proj_groups)
-    return empty_in_format(query, size)
+    """Map ``scale · query ⊙ key`` to the attention logits, (B, heads·K², H//stride, W//stride)."""
+    product = query * key * scale
+    if stride > 1:
+        product = F.avg_pool2d(product, stride)
+    dilation = effective_dilation(dilation, *query.shape[2:])
+    radius = conv_weight.shape[-1] // 2 * dilation
+    groups = query.shape[1] // conv_weight.shape[1]
+    hidden = F.gelu(conv2d(product, conv_weight, conv_bias, padding=radius, dilation=dilation, groups=groups))
+    return conv2d(hidden, proj_weight.reshape(*proj_weight.shape[:2], 1, 1), proj_bias, groups=proj_groups)
 
 
-@torch.library.register_fake("elsa::hadamard_attention_backward")
-def _fake_backward(
+def formula(
+    query: Tensor,
+    key: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    proj_weight: Tensor,
+    proj_bias: Tensor | None,
+    *,
+    heads: int,
+    scale: float,
+    dilation: int,
+    stride: int,
+    proj_groups: int,
+) -> Tensor:
+    """Take the softmax of the logits over the K² taps of every head."""
+    tensors = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
+    out_size = (query.shape[2] // stride, query.shape[3] // stride)
+    if query.numel() == 0 or 0 in out_size:
+        size = (query.shape[0], proj_weight.shape[0], *out_size)
+        return empty_result(size, *tensors)
+    logits = _logits(*tensors, scale=scale, dilation=dilation, stride=stride, proj_groups=proj_groups)
+    attn = logits.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
+    return attn.clone(memory_format=memory_format(query))
+
+
+def _unfolded_conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None, *, padding: int = 0, dilation: int = 1, groups: int = 1
+) -> Tensor:
+    """Convolve by unfolding: unlike ``F.conv2d``, its second derivative can be traced with symbolic sizes."""
+    batch, _, height, width = input.shape
+    patches = F.unfold(input, weight.shape[-1], dilation, padding).view(batch, groups, -1, height * width)
+    out = torch.matmul(weight.reshape(groups, -1, patches.shape[2]), patches).view(batch, -1, height, width)
+    return out if bias is None else out + bias.view(-1, 1, 1)
+
+
+def gradients(
     grad: Tensor,
     attn: Tensor,
     query: Tensor,
@@ -209,48 +197,65 @@ def _fake_backward(
     proj_bias: Tensor | None,
     *,
     heads: int,
-    scale: float = 1.0,
-    dilation: int = 1,
-    stride: int = 1,
-    proj_groups: int = 1,
-    need_query: bool = True,
-    need_key: bool = True,
-    need_conv_weight: bool = True,
-    need_conv_bias: bool = True,
-    need_proj_weight: bool = True,
-    need_proj_bias: bool = True,
-) -> tuple[Tensor, ...]:
-    op = "hadamard_attention_backward"
-    parameters = HadamardParameters(conv_weight, conv_bias, proj_weight, proj_bias)
-    size = check_hadamard_attention(op, query, key, parameters, heads, dilation, stride, proj_groups)
-    check_gradient(op, "attn", attn, "query", query, size)
-    check_gradient(op, "grad", grad, "query", query, size)
-    needed = (need_conv_weight, need_conv_bias, need_proj_weight, need_proj_bias)
-    return (
-        empty_in_format(query, query.shape) if need_query else query.new_empty(0),
-        empty_in_format(key, key.shape) if need_key else key.new_empty(0),
-        *(
-            tensor.new_empty(tensor.shape) if need and tensor is not None else query.new_empty(0)
-            for need, tensor in zip(needed, parameters, strict=True)
-        ),
+    scale: float,
+    dilation: int,
+    stride: int,
+    proj_groups: int,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the six tensors, given the result ``attn``; None for a bias that is None."""
+    by_head, grad_by_head = attn.unflatten(1, (heads, -1)), grad.unflatten(1, (heads, -1))
+    grad_logits = by_head * (grad_by_head - (by_head * grad_by_head).sum(2, keepdim=True))
+
+    def logits(*tensors: Any) -> tuple[Tensor]:
+        options: dict[str, Any] = {"dilation": dilation, "stride": stride, "proj_groups": proj_groups}
+        return (_logits(*tensors, scale=scale, **options, conv2d=_unfolded_conv2d),)
+
+    tensors = (query, key, conv_weight, conv_bias, proj_weight, proj_bias)
+    return pullback(logits, tensors, (grad_logits.flatten(1, 2),))
+
+
+def multiply_adds(*, query: Any, conv_weight: Any, proj_weight: Any, stride: int, **other: Any) -> int:
+    """Count the two convolutions; their borders count as if the map went on."""
+    return _pixels(query, stride) * (math.prod(conv_weight) + math.prod(proj_weight))
+
+
+def backward_multiply_adds(
+    *,
+    query: Any,
+    conv_weight: Any,
+    conv_bias: Any,
+    proj_weight: Any,
+    stride: int,
+    need_query: bool,
+    need_key: bool,
+    need_conv_weight: bool,
+    need_conv_bias: bool,
+    need_proj_weight: bool,
+    **other: Any,
+) -> int:
+    """Count each convolution once for the gradient of its input, and once for that of its weight, if asked for."""
+    need_product = need_query or need_key
+    need_hidden = need_product or need_conv_weight or (need_conv_bias and conv_bias is not None)
+    conv = (need_product + need_conv_weight) * math.prod(conv_weight)
+    proj = (need_hidden + need_proj_weight) * math.prod(proj_weight)
+    return _pixels(query, stride) * (conv + proj)
+
+
+def _pixels(query: Any, stride: int) -> int:
+    """Return the pixels of the pooled map of all samples."""
+    batch, _, height, width = query
+    return batch * (height // stride) * (width // stride)
+
+
+OP = register(
+    Op(
+        hadamard_attention,
+        check=check,
+        formula=formula,
+        gradients=gradients,
+        multiply_adds=multiply_adds,
+        backward_multiply_adds=backward_multiply_adds,
+        maps=("query", "key"),
     )
-
-
-def _vmap(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) -> tuple[Tensor, int]:
-    if any(dim is not None for dim in in_dims[2:]):  # the weights are mapped too
-        return vmap.loop(_forward, info.batch_size, in_dims, args, options)
-    query, key = (vmap.fold(tensor, dim, info.batch_size) for tensor, dim in zip(args[:2], in_dims[:2], strict=True))
-    return _forward(query, key, *args[2:], **options).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _vmap_backward(info: Any, in_dims: vmap.Dims, *args: Any, **options: Any) -> tuple[Any, Any]:
-    return vmap.loop(_backward, info.batch_size, in_dims, args, options)
-
-
-autograd.register(_forward, HadamardAttentionFunction)
-autograd.register(_backward, _BackwardFunction)
-torch.library.register_vmap("elsa::hadamard_attention", _vmap)
-torch.library.register_vmap("elsa::hadamard_attention_backward", _vmap_backward)
-autocast.register(_forward, casts=6)
-# TorchScript compiles no function with keyword-only defaults: it takes the op itself.
-torch.jit._builtins._register_builtin(hadamard_attention, "elsa::hadamard_attention")
+)
+HadamardAttentionFunction, HadamardAttentionBackwardFunction = OP.functions

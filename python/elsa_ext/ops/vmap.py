@@ -1,4 +1,4 @@
-"""Function transforms: batching rules, and when torch.library's autograd has to step aside."""
+"""Batching rules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,17 +6,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .op import Op
+
 Dims = Sequence[int | None]
 
 
-def transforms_active() -> bool:
-    """Tell whether a torch.func transform is: it takes an ``autograd.Function``, not torch.library's autograd."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+def rule(op: Op) -> Callable[..., tuple[Tensor, int]]:
+    """Return the rule of ``op``: one call for all indices if a batch of it can hold them, or one for each."""
+
+    def batched(info: Any, in_dims: Dims, *tensors: Any, **options: Any) -> tuple[Tensor, int]:
+        size, given = info.batch_size, list(zip(op.tensors, tensors, in_dims, strict=False))
+        if any(dim is not None and name not in op.maps and name not in op.per_sample for name, _, dim in given):
+            return loop(op.forward.call, size, in_dims, tensors, options)
+        batch = (tensors[0] if in_dims[0] is None else tensors[0].select(in_dims[0], 0)).shape[0]
+
+        def folded(name: str, tensor: Tensor | None, dim: int | None) -> Tensor | None:
+            if tensor is None or (name not in op.maps and name not in op.per_sample):
+                return tensor
+            return fold(tensor, dim, size) if name in op.maps else spread(tensor, dim, size, batch, op.per_sample[name])
+
+        return op.forward.call(*(folded(*argument) for argument in given), **options).unflatten(0, (size, batch)), 0
+
+    return batched
+
+
+def backward_rule(op: Op) -> Callable[..., tuple[Any, Any]]:
+    """Return the rule of the backward of ``op``, whose gradients are sums over a batch: one call for every index."""
+
+    def batched(info: Any, in_dims: Dims, *tensors: Any, **options: Any) -> tuple[Any, Any]:
+        return loop(op.backward.call, info.batch_size, in_dims, tensors, options)
+
+    return batched
 
 
 def fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """Move a mapped dimension of ``size`` into the batch dimension, (N, B, …) → (N·B, …)."""
     mapped = tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
+    return mapped.flatten(0, 1)
+
+
+def spread(tensor: Tensor, dim: int | None, size: int, batch: int, rank: int) -> Tensor:
+    """Fold a mapped tensor to one per sample of the folded batch; one that all of them share stays as it is.
+
+    Args:
+        tensor: With a batch dimension or without, beside the mapped one.
+        dim: Its mapped dimension.
+        size: How many indices that has.
+        batch: Samples of one index.
+        rank: Its number of dimensions without both.
+    """
+    if dim is None and tensor.dim() == rank:
+        return tensor
+    mapped = tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
+    if mapped.dim() == rank + 1:
+        mapped = mapped.unsqueeze(1).expand(-1, batch, *mapped.shape[1:])
     return mapped.flatten(0, 1)
 
 

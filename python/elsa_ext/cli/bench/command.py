@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..._library import CUDA_STATUS, has_kernel
+from ..._library import CUDA_STATUS
+from ..._torch_private import has_kernel
 from ..device import find_device
 from ..errors import CommandError
 from ..files import check_writable

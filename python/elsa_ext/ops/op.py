@@ -1,0 +1,146 @@
+"""What an op is: what its file says of it, what its registered schemas say, and how a call finds its implementation."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .. import _library  # noqa: F401  (defines torch.ops.elsa)
+from .. import _torch_private as private
+from ..backend import is_native
+from . import autocast
+from .checks import CONVERTERS, as_given, check_tensors
+
+Tensors: TypeAlias = Sequence[Tensor | None]
+Options: TypeAlias = dict[str, Any]
+# The tensors of a call, and for each of them whether it is an input of the op, not a direction.
+Term: TypeAlias = tuple[Tensors, Sequence[bool]]
+
+
+class Registered:
+    """A registered op and its schema: which tensors it takes, and which options with what defaults."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.packet = getattr(torch.ops.elsa, name)
+        self.call = self.packet.default
+        self.arguments = private.schema(self.call).arguments
+        self.tensors = tuple(argument.name for argument in self.arguments if not argument.kwarg_only)
+        self.options = tuple(argument.name for argument in self.arguments if argument.kwarg_only)
+        self._defaults = [(argument.name, argument.default_value) for argument in self.arguments]
+
+    def complete(self, args: Sequence[Any], options: Options) -> list[Any]:
+        """Return all arguments in their order: the dispatcher leaves out those that equal their default."""
+        return [*args, *[options.get(name, default) for name, default in self._defaults[len(args) :]]]
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The schema as the signature of a Python function."""
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    argument.name,
+                    inspect.Parameter.KEYWORD_ONLY if argument.kwarg_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=argument.default_value if argument.has_default_value() else inspect.Parameter.empty,
+                )
+                for argument in self.arguments
+            ]
+        )
+
+
+@dataclass(eq=False)
+class Op:
+    """One op, from what cannot be read from its schemas.
+
+    Those have to be ``<name>(Tensor, …, *, options) -> Tensor`` and, with the same tensors and options,
+    ``<name>_backward(Tensor grad, [Tensor result,] …, *, options, bool need_… of every tensor) -> (a gradient of every
+    tensor)``. The names of tensors below are those of the schema.
+
+    Attributes:
+        function: The public function. It has the name and the arguments of the op, and calls this object with them.
+        check: Takes the name of the op to put in its errors, the tensors, and the options by name; returns the size of
+            the result.
+        formula: The op in plain PyTorch, which takes the tensors, and the options by name.
+        multiply_adds: Takes shapes and options by name and returns how many a call takes.
+        backward_multiply_adds: The same of a call of the backward op.
+        maps: The tensors (B, C, H, W), of which the first decides dtype and memory format of the result. Their
+            gradients have their memory format, and vmap folds its dimension into their batch.
+        per_sample: The tensors that may have a batch dimension in front, with their number of dimensions without it:
+            vmap folds them, too. Where another tensor is mapped, it calls the op once for every index.
+        casts: The tensors that autocast casts; None means all.
+        terms: Takes tensors and a direction (or None) for each, and writes the derivative along these directions as a
+            sum of calls of the op, from which derivatives of every order follow. None where that cannot be done: then
+            they are those of the formula.
+        gradients: Takes the tensors of the backward op, and the options by name, and returns the gradients in plain
+            PyTorch. None means those that PyTorch makes of the formula.
+    """
+
+    function: Callable[..., Tensor]
+    check: Callable[..., Sequence[int]]
+    formula: Callable[..., Tensor]
+    multiply_adds: Callable[..., int]
+    backward_multiply_adds: Callable[..., int]
+    maps: Sequence[str]
+    per_sample: Mapping[str, int] = field(default_factory=dict)
+    casts: Sequence[str] | None = None
+    terms: Callable[..., list[Term]] | None = None
+    gradients: Callable[..., Tensors] | None = None
+
+    # The registered ops as autograd functions; registration sets them.
+    functions: tuple[type[torch.autograd.Function], type[torch.autograd.Function]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.function.__name__
+        self.forward, self.backward = Registered(self.name), Registered(f"{self.name}_backward")
+        self.tensors, self.options = self.forward.tensors, self.forward.options
+        self.needs = self.backward.options[len(self.options) :]
+        # What the backward op takes beside the gradient and the inputs: the result, under the op's name for it.
+        self.saved_result = self.backward.tensors[1 : -len(self.tensors)]
+        self.is_cast = [self.casts is None or name in self.casts for name in self.tensors]
+        arguments = self.forward.arguments
+        self._required = [str(argument.type) == "Tensor" for argument in arguments if not argument.kwarg_only]
+        self._converters = {
+            argument.name: CONVERTERS.get(str(argument.type), as_given) for argument in arguments if argument.kwarg_only
+        }
+
+    def __call__(self, *tensors: Tensor | None, **options: Any) -> Any:
+        """Call the registered op or the formula; tensors and options are in the order of the schema."""
+        check_tensors(self.name, self.tensors, self._required, tensors)
+        options = self.converted(options)
+        first: Any = tensors[0]
+        if is_native(self.name, first) and not private.transforms_active():
+            return self.forward.packet(*tensors, **options)
+        inputs: Sequence[Any] = tensors
+        if autocast.is_enabled(first.device.type):
+            inputs = autocast.cast(inputs, self.is_cast, first.device.type)
+        if is_native(self.name, first):
+            return self.functions[0].apply(*inputs, *options.values())
+        self.check(self.name, *inputs, **options)
+        return self.formula(*inputs, **options)
+
+    def converted(self, options: Options) -> Options:
+        """Return the options as what the dispatcher takes, in the order of the schema."""
+        return {name: convert(self.name, name, options[name]) for name, convert in self._converters.items()}
+
+    def apply(self, tensors: Tensors, options: Options) -> Tensor:
+        """Call the registered op from a derivative, so that this call has derivatives again."""
+        if private.transforms_active():
+            return self.functions[0].apply(*tensors, *options.values())
+        return self.forward.call(*tensors, **options)
+
+    def apply_backward(self, tensors: Tensors, options: Options, needed: Sequence[bool]) -> Tensors:
+        """Call the registered backward op from a derivative; a gradient that is not needed comes out as None."""
+        if private.transforms_active():
+            gradients = self.functions[1].apply(*tensors, *options.values(), *needed)
+        else:
+            gradients = self.backward.call(*tensors, **options, **dict(zip(self.needs, needed, strict=True)))
+        return only(needed, gradients)
+
+
+def only(needed: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the values that are needed, and None in the place of the others."""
+    return tuple(value if need else None for need, value in zip(needed, values, strict=True))
