@@ -113,8 +113,12 @@ Results backward(const Tensor& grad, const Tensor& attn, const Tensor& query, co
   const Needs needs{need_query,       need_key,
                     need_conv_weight, need_conv_bias && conv_bias,
                     need_proj_weight, need_proj_bias && proj_bias};
-  const Tensor none = no_gradient(query);
-  Gradients to{map_gradient(query, shape, needs.query), map_gradient(key, shape, needs.key), none, none, none, none};
+  Gradients to{map_gradient(query, shape, needs.query),
+               map_gradient(key, shape, needs.key),
+               no_gradient(query),
+               no_gradient(query),
+               no_gradient(query),
+               no_gradient(query)};
   const bool has_pixels = grad.numel() > 0;
   if (has_pixels) {
     kernels.backward({shape, scale, query, key, in_dtype(given, kernels.parameter_dtype(query))}, grad, attn, needs,
