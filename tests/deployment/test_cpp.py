@@ -38,6 +38,8 @@ def classify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "classify"
 
 
+@pytest.mark.thorough
+@pytest.mark.xdist_group("classify")  # one build of it, not one in each process
 @pytest.mark.parametrize("name", models.MODELS)
 def test_program_answers_as_the_model(name: str, classify: Path, tmp_path: Path) -> None:
     model = models.create(name)
