@@ -1,11 +1,12 @@
 # make demo      train ELSA-Swin on handwritten digits        make wheel       build a wheel into dist/
-# make test      the whole test suite                          make cuda-wheel  one with CUDA kernels into dist/cuda/
-# make lint      ruff, mypy, clang-format                      make sanitize    the op tests under address and
-# make format    let ruff and clang-format rewrite                              undefined-behaviour sanitizers
-# make clean     remove what these made                        make help        show this
+# make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
+# make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
+# make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
+# make lint      ruff, mypy, clang-format                     make clean       remove what these made
+# make format    let ruff and clang-format rewrite            make help        show this
 #
 # Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it. PYTEST_ARGS='…'
-# goes to pytest.
+# goes to pytest, which runs in two processes unless that has -n 0.
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,15 +26,20 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format wheel cuda-wheel sanitize clean help FORCE
+.PHONY: demo check test test-all lint format wheel cuda-wheel sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
 	$(bin)/elsa-ext train
 
-test: $(VENV)/test.stamp
+# Which tests are in which: see the markers in pyproject.toml.
+check: marked := not thorough and not slow
+test: marked := not slow
+test-all: marked :=
+check test test-all: $(VENV)/test.stamp
 	$(bin)/cmake --build build/native --target elsa_emulated
-	ELSA_EMULATED_LIBRARY=$(CURDIR)/build/native/tests/emulation/libelsa_emulated.so $(bin)/python -m pytest $(PYTEST_ARGS)
+	ELSA_EMULATED_LIBRARY=$(CURDIR)/build/native/tests/emulation/libelsa_emulated.so \
+	  $(bin)/python -m pytest -n 2 --dist loadgroup -m '$(marked)' $(PYTEST_ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(bin)/ruff check .
@@ -93,7 +99,8 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
-	$(pip) install '$(TORCH)' torchvision 'segmentation-models-pytorch>=0.5' scikit-image onnx onnxruntime onnxscript pytest hypothesis
+	$(pip) install '$(TORCH)' torchvision 'segmentation-models-pytorch>=0.5' scikit-image onnx onnxruntime onnxscript \
+	  pytest pytest-xdist hypothesis
 	touch $@
 
 # mypy reads what the package imports, and the package itself as it stands here: nothing is compiled.

@@ -27,6 +27,18 @@ def native(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
     yield from backends.enter(request.param)
 
 
+@pytest.fixture(params=backends.UNEMULATED, ids=lambda backend: backend.name)
+def unemulated(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """Every implementation but the emulated kernels, for what is about the Python above the ops."""
+    yield from backends.enter(request.param)
+
+
+@pytest.fixture(params=backends.HARDWARE, ids=lambda backend: backend.name)
+def hardware(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """The kernels on the devices that they are for, for what is about the Python around the registered ops."""
+    yield from backends.enter(request.param)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -225,6 +225,7 @@ def pybind11() -> str:
     return f"pybind11_DIR={folder}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("nvcc", "said"),
     [(None, "no nvcc was found"), (TOO_NEW, f"{{}} does not work: {TOO_NEW_SAID}")],

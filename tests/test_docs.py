@@ -41,6 +41,7 @@ def test_nothing_private_is_imported(name: str) -> None:
         assert full.split(".")[0] != "elsa_ext" or full in PUBLIC or full.rpartition(".")[0] in PUBLIC, full
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("code", BLOCKS)
 def test_block(code: str, tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

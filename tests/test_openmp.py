@@ -32,16 +32,19 @@ def script(tmp_path: Path) -> str:
     return str(tmp_path / "elsa-ext")
 
 
+@pytest.mark.thorough
 def test_command_line(script: str) -> None:
     for command in (["-m", "elsa_ext.cli"], [script]):
         assert spin_count(sys.executable, *command, "--version") == "0"
 
 
+@pytest.mark.thorough
 def test_the_user_decides(script: str) -> None:
     assert spin_count(sys.executable, script, "--version", OMP_WAIT_POLICY="active") != "0"
     assert spin_count(sys.executable, script, "--version", GOMP_SPINCOUNT="77") == "77"
 
 
+@pytest.mark.thorough
 def test_library() -> None:
     assert spin_count(sys.executable, "-c", "import elsa_ext") != "0"
 

@@ -170,6 +170,7 @@ def test_threads(command: Command, tmp_path: Path) -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.thorough
 def test_compiled_formula(command: Command) -> None:
     result = command("bench", "op", *SMALL, "--op", "ghost_head", "--baselines", "compile")
     assert "formula, torch.compile  forward" in result.out

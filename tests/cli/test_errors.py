@@ -116,6 +116,7 @@ def test_unreadable_image_in_training(command: Command, tmp_path: Path) -> None:
     assert last.startswith(f"elsa-ext train: cannot read {tmp_path}/images/red/")
 
 
+@pytest.mark.thorough
 def test_unreadable_image_in_a_worker(tmp_path: Path) -> None:
     arguments = ["train", "--data", str(damaged_folder(tmp_path / "images")), "--output", str(tmp_path / "run")]
     process = subprocess.run(

@@ -66,6 +66,7 @@ def test_last_batch_of_one_with_batch_norm(command: Command, tmp_path: Path) -> 
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.thorough
 def test_full_shared_memory(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", "red tan", 12)
 

@@ -13,6 +13,7 @@ COMMAND = f"{sys.executable} -m elsa_ext.cli"
 FULL = "No space left on device"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "code", "error"),
     [
@@ -49,12 +50,14 @@ sys.exit(os.open("/dev/null", os.O_RDONLY) < 3)
 """
 
 
+@pytest.mark.thorough
 def test_no_file_gets_the_number_of_a_closed_stream() -> None:
     # What prints to a number, as libraries do, would print into it.
     for closed in (f"{sys.executable} - 2>&- <<'END'\n{OPENS}\nEND", f"{sys.executable} -c '{OPENS}' 2>&- <&-"):
         assert subprocess.run(["bash", "-c", closed]).returncode == 0
 
 
+@pytest.mark.thorough
 def test_no_progress_bar_in_a_file(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", "red tan", 2)
     # Without stdin, and with a stdout that is no terminal either.

@@ -21,6 +21,12 @@ MODELS = {
     },
 }
 
+# One of them for `make test` where that takes half a minute, both for `make test-all`.
+COMPILED = [
+    pytest.param("elsa_swin_micro", marks=pytest.mark.thorough),
+    pytest.param("elsa_volo_d1", marks=pytest.mark.slow),
+]
+
 # What torch's own compilers say of torch: that TorchScript is deprecated (people still serve from it), that a buffer is
 # read-only, that a pytree function is to be called otherwise; and that a trace holds to the size that timm checks.
 IGNORED = [

@@ -17,7 +17,7 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", models.COMPILED)
 def test_inference(name: str) -> None:
     model = models.create(name)
     given = models.images(model, 2)
@@ -25,6 +25,7 @@ def test_inference(name: str) -> None:
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(given), model(given), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.MODELS)
 def test_training_step(name: str) -> None:
     model = models.create(name).train()

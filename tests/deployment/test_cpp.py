@@ -40,6 +40,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
+@pytest.mark.xdist_group("classify")  # one build of it, not one in each process
 @pytest.mark.parametrize("name", models.MODELS)
 def test_program_answers_as_the_model(name: str, programs: Path, tmp_path: Path) -> None:
     model = models.create(name)

@@ -14,7 +14,7 @@
 
 namespace elsa::cuda::emulation {
 
-Order order = Order::descending;
+Order order = Order::random;
 bool every_order = false;
 std::mutex one_op_at_a_time;
 Index thread_index, block_index, grid_size;
@@ -70,8 +70,9 @@ void resume() {
   setcontext(&context);
 }
 
+std::mt19937 generator;
+
 std::vector<int64_t> in_order(int64_t count) {
-  static std::mt19937 generator(0);
   std::vector<int64_t> indices(count);
   std::iota(indices.begin(), indices.end(), 0);
   if (order == Order::descending) std::reverse(indices.begin(), indices.end());
@@ -159,6 +160,7 @@ void run(const Grid& grid, const std::function<void()>& thread) {
       grid.shared_bytes > most_shared_bytes || std::min({grid.x, grid.y, grid.z}) < 1) {
     throw std::runtime_error("emulation: no device could start this grid");
   }
+  generator.seed(0);  // the same orders for a launch, whatever ran before it
   threads = grid.threads;
   if (fibers.size() < size_t(threads)) fibers.resize(threads);
   body = &thread;

@@ -35,26 +35,27 @@ def error(logits: torch.Tensor, expected: torch.Tensor) -> float:
     return float(torch.dist(logits.float(), expected) / expected.norm())
 
 
-def test_autocast_inference(name: str, dtype: torch.dtype, backend: Any) -> None:
-    model, images = model_and_images(name, backend.device)
+def test_autocast_inference(name: str, dtype: torch.dtype, unemulated: Any) -> None:
+    model, images = model_and_images(name, unemulated.device)
     model.eval()
     with torch.inference_mode():
         expected = model(images)
-        with torch.autocast(backend.device, dtype):
+        with torch.autocast(unemulated.device, dtype):
             logits = model(images)
     assert logits.dtype == dtype
     assert 0 < error(logits, expected) < TOLERANCE[dtype]
 
 
-def test_autocast_training(name: str, dtype: torch.dtype, backend: Any) -> None:
-    model, images = model_and_images(name, backend.device)
-    targets = torch.arange(4, device=backend.device)
+@pytest.mark.thorough
+def test_autocast_training(name: str, dtype: torch.dtype, unemulated: Any) -> None:
+    model, images = model_and_images(name, unemulated.device)
+    targets = torch.arange(4, device=unemulated.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    scaler = torch.amp.GradScaler(backend.device, enabled=dtype == torch.float16)
+    scaler = torch.amp.GradScaler(unemulated.device, enabled=dtype == torch.float16)
     losses = []
     for _ in range(5):
         optimizer.zero_grad()
-        with torch.autocast(backend.device, dtype):
+        with torch.autocast(unemulated.device, dtype):
             loss = F.cross_entropy(model(images), targets)
         scaler.scale(loss).backward()
         for parameter_name, parameter in model.named_parameters():
@@ -67,15 +68,16 @@ def test_autocast_training(name: str, dtype: torch.dtype, backend: Any) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_half_precision_weights(name: str, dtype: torch.dtype, backend: Any) -> None:
-    model, images = model_and_images(name, backend.device)
+@pytest.mark.thorough
+def test_half_precision_weights(name: str, dtype: torch.dtype, unemulated: Any) -> None:
+    model, images = model_and_images(name, unemulated.device)
     expected = model.eval()(images).detach()
     model.to(dtype)
     logits = model(images.to(dtype))
     assert logits.dtype == dtype
     assert 0 < error(logits.detach(), expected) < TOLERANCE[dtype]
     model.train()
-    F.cross_entropy(model(images.to(dtype)), torch.arange(4, device=backend.device)).backward()
+    F.cross_entropy(model(images.to(dtype)), torch.arange(4, device=unemulated.device)).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.dtype == dtype, parameter_name

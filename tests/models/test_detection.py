@@ -155,6 +155,7 @@ def test_losses_and_gradients(autocast: bool) -> None:
         assert parameter.grad.any(), name
 
 
+@pytest.mark.thorough
 @needs_ops
 def test_training_lowers_the_loss_and_finds_what_it_was_shown() -> None:
     model = small_model()
@@ -174,6 +175,7 @@ def test_training_lowers_the_loss_and_finds_what_it_was_shown() -> None:
         assert (overlap.max(1).values > 0.5).all()
 
 
+@pytest.mark.thorough
 @needs_ops
 def test_predictions_are_on_the_scale_of_each_image() -> None:
     model = small_model(box_score_thresh=0.0).eval()
@@ -223,6 +225,7 @@ def test_weights_in_bfloat16() -> None:
 ignore_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:", "ignore:RCNN always returns")
 
 
+@pytest.mark.thorough
 @needs_ops
 @ignore_torchscript
 def test_scripted() -> None:
@@ -295,6 +298,7 @@ def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Two steps find no coin.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:boxes doesn't contain any box")
 @needs_ops
 def test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

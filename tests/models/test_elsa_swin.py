@@ -227,9 +227,9 @@ def test_parameter_groups() -> None:
     timm.models.group_modules(model, model.group_matcher(coarse=True))
 
 
-def test_gradient_checkpointing_changes_nothing(backend: Any) -> None:
-    model = timm.create_model("elsa_swin_micro").to(backend.device)
-    images = torch.randn(2, 3, 32, 32, device=backend.device)
+def test_gradient_checkpointing_changes_nothing(unemulated: Any) -> None:
+    model = timm.create_model("elsa_swin_micro").to(unemulated.device)
+    images = torch.randn(2, 3, 32, 32, device=unemulated.device)
     gradients = []
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
@@ -238,12 +238,12 @@ def test_gradient_checkpointing_changes_nothing(backend: Any) -> None:
     assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
 
 
-def test_one_step_changes_every_parameter(backend: Any) -> None:
-    model = timm.create_model("elsa_swin_micro", drop_path_rate=0.1).to(backend.device)
+def test_one_step_changes_every_parameter(unemulated: Any) -> None:
+    model = timm.create_model("elsa_swin_micro", drop_path_rate=0.1).to(unemulated.device)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    images = torch.randn(8, 3, 32, 32, device=backend.device)
+    images = torch.randn(8, 3, 32, 32, device=unemulated.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    nn.functional.cross_entropy(model(images), torch.arange(8, device=backend.device)).backward()
+    nn.functional.cross_entropy(model(images), torch.arange(8, device=unemulated.device)).backward()
     optimizer.step()
     for name, parameter in model.named_parameters():
         assert parameter.isfinite().all(), name
@@ -264,11 +264,12 @@ def test_copies_and_pickles() -> None:
         assert torch.equal(twin(images), model(images))
 
 
-def test_exports(backend: Any) -> None:
-    model = timm.create_model("elsa_swin_micro").eval().to(backend.device)
-    images = torch.randn(2, 3, 32, 32, device=backend.device)
+@pytest.mark.thorough
+def test_exports(unemulated: Any) -> None:
+    model = timm.create_model("elsa_swin_micro").eval().to(unemulated.device)
+    images = torch.randn(2, 3, 32, 32, device=unemulated.device)
     batch = torch.export.Dim("batch", min=1, max=64)
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
     for count in (1, 3):
-        images = torch.randn(count, 3, 32, 32, device=backend.device)
+        images = torch.randn(count, 3, 32, 32, device=unemulated.device)
         assert torch.allclose(exported.module()(images), model(images), atol=1e-5)

@@ -50,6 +50,7 @@ def test_registered() -> None:
         timm.create_model("elsa_volo_d1", pretrained=True, device="meta")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_published_settings(name: str) -> None:
     model = timm.create_model(name, device="meta")
@@ -259,9 +260,9 @@ def test_parameter_groups() -> None:
     timm.models.group_modules(model, model.group_matcher(coarse=True))
 
 
-def test_gradient_checkpointing_changes_nothing(backend: Any) -> None:
-    model = small_model().to(backend.device)
-    images = torch.randn(2, 3, 64, 64, device=backend.device)
+def test_gradient_checkpointing_changes_nothing(unemulated: Any) -> None:
+    model = small_model().to(unemulated.device)
+    images = torch.randn(2, 3, 64, 64, device=unemulated.device)
     gradients: list[tuple[Tensor, ...]] = []
     passes: list[nn.Module] = []
     model.network[0].register_forward_pre_hook(lambda module, args: passes.append(module))

@@ -22,6 +22,7 @@ def small_model(decoder: str, encoder: str = OURS, **encoder_arguments: Any) -> 
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("encoder", "arguments"), [(OURS, {}), (THEIRS, {"dynamic_img_size": True})])
 @pytest.mark.parametrize(
     "decoder", ["upernet", "fpn", "unet", "unetplusplus", "linknet", "pspnet", "manet", "segformer"]
@@ -63,6 +64,7 @@ def test_encoder_passes_on_the_features_of_the_model() -> None:
         assert torch.equal(feature, expected.permute(0, 3, 1, 2))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("decoder", ["upernet", "fpn", "unet"])
 def test_training(decoder: str) -> None:
     model = small_model(decoder)
@@ -96,6 +98,7 @@ def test_published_size() -> None:
     assert ours_decoder == theirs_decoder
 
 
+@pytest.mark.thorough
 def test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "tissue.png"
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--steps", "2", "--output", str(picture)])

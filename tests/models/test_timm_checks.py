@@ -64,6 +64,7 @@ def test_backward_reaches_every_parameter(name: str) -> None:
     assert [n for n, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.thorough
 @every_model
 def test_default_cfg(name: str) -> None:
     model = create(name).eval()
@@ -116,6 +117,7 @@ def assert_like_the_feature_info(maps: list[Tensor], info: Any, given: Tensor, c
         assert not taken.isnan().any()
 
 
+@pytest.mark.thorough
 @every_model
 @pytest.mark.parametrize("feature_cls", [None, "getter"])
 def test_features_only(name: str, feature_cls: str | None) -> None:
@@ -155,6 +157,7 @@ ignore_warnings = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.thorough
 @ignore_warnings
 @every_model
 def test_traced_forward(name: str) -> None:

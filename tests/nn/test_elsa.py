@@ -245,9 +245,9 @@ def test_memory_format(lam: int, gamma: float) -> None:
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float64}
 
 
-def test_empty_batch(backend: Any) -> None:
-    module = ELSA(12, 2).to(backend.device)
-    out = module(torch.zeros(0, 6, 7, 12, device=backend.device))
+def test_empty_batch(unemulated: Any) -> None:
+    module = ELSA(12, 2).to(unemulated.device)
+    out = module(torch.zeros(0, 6, 7, 12, device=unemulated.device))
     assert out.shape == (0, 6, 7, 12)
     out.sum().backward()
 
@@ -263,10 +263,10 @@ def test_dropout(which: str) -> None:
         assert 0.2 < float((module.train()(x) == 0).float().mean()) < 0.8
 
 
-def test_autocast(backend: Any) -> None:
-    module = ELSA(12, 2).to(backend.device)
-    x = torch.randn(2, 6, 7, 12, device=backend.device)
-    with torch.autocast(backend.device, torch.bfloat16):
+def test_autocast(unemulated: Any) -> None:
+    module = ELSA(12, 2).to(unemulated.device)
+    x = torch.randn(2, 6, 7, 12, device=unemulated.device)
+    with torch.autocast(unemulated.device, torch.bfloat16):
         out = module(x)
     assert out.dtype == torch.bfloat16
     out.float().square().sum().backward()
@@ -274,17 +274,18 @@ def test_autocast(backend: Any) -> None:
     assert torch.allclose(out.float(), module(x), atol=0.05)
 
 
-def test_compiles_whole(backend: Any) -> None:
-    module = ELSA(12, 2, lam=0, gamma=0.5).to(backend.device)
+@pytest.mark.thorough
+def test_compiles_whole(unemulated: Any) -> None:
+    module = ELSA(12, 2, lam=0, gamma=0.5).to(unemulated.device)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=True)
     for size in (5, 8):
-        x = torch.randn(2, size, size + 1, 12, device=backend.device)
+        x = torch.randn(2, size, size + 1, 12, device=unemulated.device)
         assert torch.allclose(compiled(x), module(x), atol=1e-6)
 
 
-def test_gradient_checkpointing(backend: Any) -> None:
-    module = ELSA(12, 2).to(backend.device)
-    x = torch.randn(1, 6, 7, 12, device=backend.device, requires_grad=True)
+def test_gradient_checkpointing(unemulated: Any) -> None:
+    module = ELSA(12, 2).to(unemulated.device)
+    x = torch.randn(1, 6, 7, 12, device=unemulated.device, requires_grad=True)
     (plain,) = torch.autograd.grad(module(x).sum(), x)
     (again,) = torch.autograd.grad(checkpoint(module, x, use_reentrant=False).sum(), x)
     assert torch.equal(plain, again)

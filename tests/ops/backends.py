@@ -21,8 +21,6 @@ class Backend:
 
     def missing(self) -> str | None:
         """Say why it cannot run here, or None if it can."""
-        if self.implementation == "emulated" and not os.environ.get("ELSA_EMULATED_LIBRARY"):
-            return "ELSA_EMULATED_LIBRARY does not name the library with the emulated CUDA kernels"
         if self.device != "cuda":
             return None
         if not torch.cuda.is_available():
@@ -37,10 +35,26 @@ CUDA = Backend("cuda", "cuda", "native")
 EMULATED = Backend("emulated", "cpu", "emulated")
 TORCH = Backend("torch", "cpu", "torch")
 
-NATIVE = (CPU, CUDA, EMULATED)
-ALL = (*NATIVE, TORCH)
+CUDA_IS_REQUIRED = os.environ.get("ELSA_REQUIRE_CUDA") == "1"
 
-EMULATED_OPS = ("ghost_head", "ghost_head_backward", "hadamard_attention", "hadamard_attention_backward")
+
+def _is_here(backend: Backend) -> bool:
+    """Tell whether tests are to run on ``backend``: what would be skipped for want of a device is no test at all."""
+    if backend is CUDA:
+        return CUDA_IS_REQUIRED or torch.cuda.is_available()
+    return backend is not EMULATED or "ELSA_EMULATED_LIBRARY" in os.environ
+
+
+ALL = tuple(backend for backend in (CPU, CUDA, EMULATED, TORCH) if _is_here(backend))
+NATIVE = tuple(backend for backend in ALL if backend is not TORCH)
+UNEMULATED = tuple(backend for backend in ALL if backend is not EMULATED)
+HARDWARE = tuple(backend for backend in NATIVE if backend is not EMULATED)
+
+
+def registered_ops() -> list[str]:
+    """Every op of the library by name, the backward ones among them."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({name.split("::")[1].split(".")[0] for name in names if name.startswith("elsa::")})
 
 
 @contextmanager
@@ -50,7 +64,7 @@ def emulated_kernels() -> Iterator[None]:
     library = torch.library.Library("elsa", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # torch before 2.13
-        for op in EMULATED_OPS:
+        for op in registered_ops():
             library.impl(op, getattr(torch.ops.elsa_emulated, op).default, "CPU", allow_override=True)
     try:
         yield
@@ -61,7 +75,7 @@ def emulated_kernels() -> Iterator[None]:
 def enter(backend: Backend) -> Iterator[Backend]:
     """Make ``backend`` answer the calls of one test, or skip the test (fail it where CUDA is required)."""
     if reason := backend.missing():
-        if os.environ.get("ELSA_REQUIRE_CUDA") == "1" and backend is CUDA:
+        if CUDA_IS_REQUIRED:
             pytest.fail(f"ELSA_REQUIRE_CUDA=1, but {reason}")
         pytest.skip(reason)
     contexts = {"torch": lambda: elsa_ext.use_backend("torch"), "emulated": emulated_kernels}

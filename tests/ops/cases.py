@@ -1,9 +1,11 @@
-"""Calls of the two ops: their sizes, options, tensors and memory layouts."""
+"""A call of an op: what every op's own class of cases has, and the tensors of a case in their dtypes and layouts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,13 +13,20 @@ Shape = tuple[int, ...]
 Tensors = dict[str, Tensor | None]
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class GhostHead:
-    """One call of ``ghost_head``; ``mul`` and ``add`` are "none", "shared" or "sample" (one matrix per sample)."""
+class Case:
+    """One call of an op by its sizes and options, which its own class adds to those that every op has."""
 
-    op: ClassVar[str] = "ghost_head"
+    op: ClassVar[str]
+    images: ClassVar[tuple[str, ...]]
+    """The arguments that are maps, of any layout."""
+    matrices: ClassVar[tuple[str, ...]] = ()
+    """The arguments that may be float32 beside 16-bit maps, and that autocast leaves alone."""
+    weights: ClassVar[tuple[str, ...]] = ()
+    """The arguments that many products are summed over, made small enough that the sums are not large."""
 
     batch: int = 2
     channels: int = 6
@@ -27,95 +36,47 @@ class GhostHead:
     kernel_size: int = 3
     dilation: int = 1
     stride: int = 1
-    mul: str = "shared"
-    add: str = "shared"
 
     @property
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the call."""
-        return {"kernel_size": self.kernel_size, "dilation": self.dilation, "stride": self.stride}
+        raise NotImplementedError
 
     @property
     def shapes(self) -> dict[str, Shape | None]:
         """The shape of every tensor argument, None for one that is not given."""
-        taps = (self.kernel_size, self.kernel_size)
-        matrix = {"none": None, "shared": (self.channels, *taps), "sample": (self.batch, self.channels, *taps)}
-        grid = (self.height // self.stride, self.width // self.stride)
-        return {
-            "value": (self.batch, self.channels, self.height, self.width),
-            "attn": (self.batch, self.heads * self.kernel_size**2, *grid),
-            "ghost_mul": matrix[self.mul],
-            "ghost_add": matrix[self.add],
-        }
+        raise NotImplementedError
 
     @property
     def out_shape(self) -> Shape:
         """The shape of the result."""
-        return (self.batch, self.channels, self.height // self.stride, self.width // self.stride)
+        raise NotImplementedError
+
+    def backward_inputs(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the backward op takes beside the gradient and the ``arguments`` of the op."""
+        return {}
+
+    @property
+    def given(self) -> list[str]:
+        """The tensor arguments that are given."""
+        return [name for name, shape in self.shapes.items() if shape is not None]
+
+    def laid_out(self, layout: str, *others: str) -> dict[str, str]:
+        """Every map, and ``others`` such as "grad", in ``layout``."""
+        return dict.fromkeys([*self.images, *others], layout)
 
     def __str__(self) -> str:
         size = f"{self.batch}x{self.channels}x{self.height}x{self.width}"
-        options = f"h{self.heads}-k{self.kernel_size}-d{self.dilation}-s{self.stride}"
-        return f"ghost_head-{size}-{options}-mul_{self.mul}-add_{self.add}"
+        return f"{self.op}-{size}-h{self.heads}-k{self.kernel_size}-d{self.dilation}-s{self.stride}{self._others()}"
+
+    def _others(self) -> str:
+        """The options of this op alone, for the name of a test."""
+        return ""
 
 
-@dataclass(frozen=True)
-class HadamardAttention:
-    """One call of ``hadamard_attention``; ``proj_rank`` is 4 where proj_weight has a trailing 1x1."""
-
-    op: ClassVar[str] = "hadamard_attention"
-
-    batch: int = 2
-    channels: int = 6
-    heads: int = 2
-    height: int = 6
-    width: int = 7
-    kernel_size: int = 3
-    dilation: int = 1
-    stride: int = 1
-    groups: int = 2
-    proj_groups: int = 1
-    proj_rank: int = 4
-    scale: float = 0.7
-    conv_bias: bool = True
-    proj_bias: bool = True
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of the call."""
-        names = ("heads", "scale", "dilation", "stride", "proj_groups")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def shapes(self) -> dict[str, Shape | None]:
-        """The shape of every tensor argument, None for one that is not given."""
-        taps = self.kernel_size**2
-        image = (self.batch, self.channels, self.height, self.width)
-        return {
-            "query": image,
-            "key": image,
-            "conv_weight": (self.channels, self.channels // self.groups, self.kernel_size, self.kernel_size),
-            "conv_bias": (self.channels,) if self.conv_bias else None,
-            "proj_weight": (self.heads * taps, self.channels // self.proj_groups, 1, 1)[: self.proj_rank],
-            "proj_bias": (self.heads * taps,) if self.proj_bias else None,
-        }
-
-    @property
-    def out_shape(self) -> Shape:
-        """The shape of the result."""
-        rows = self.heads * self.kernel_size**2
-        return (self.batch, rows, self.height // self.stride, self.width // self.stride)
-
-    def __str__(self) -> str:
-        size = f"{self.batch}x{self.channels}x{self.height}x{self.width}"
-        options = f"h{self.heads}-k{self.kernel_size}-d{self.dilation}-s{self.stride}"
-        groups = f"g{self.groups}-p{self.proj_groups}-rank{self.proj_rank}"
-        return f"hadamard_attention-{size}-{options}-{groups}-bias{self.conv_bias:d}{self.proj_bias:d}"
-
-
-Case = GhostHead | HadamardAttention
-
-MATRICES = ("ghost_mul", "ghost_add")
+def marks_of(case: Case) -> list[pytest.MarkDecorator]:
+    """Of a comparison of ``case``: where there are many numbers, emulated kernels take seconds."""
+    return [pytest.mark.thorough] if math.prod((case.batch, case.channels, case.height, case.width)) > 30_000 else []
 
 
 def normal(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Tensor:
@@ -137,8 +98,8 @@ def make(
         if shape is None:
             tensors[name] = None
             continue
-        tensor = normal(shape, matrix_dtype if matrix_dtype and name in MATRICES else dtype, device, seed)
-        if name.endswith("_weight"):
+        tensor = normal(shape, matrix_dtype if matrix_dtype and name in case.matrices else dtype, device, seed)
+        if name in case.weights:
             tensor /= max(tensor[:1].numel(), 1) ** 0.5
         tensors[name] = arrange(tensor, (layouts or {}).get(name, "contiguous"))
     return tensors
@@ -179,9 +140,3 @@ def arrange(tensor: Tensor, layout: str) -> Tensor:
     else:
         raise ValueError(f"arrange: unknown layout {layout!r}")
     return view.copy_(tensor)
-
-
-def channels_last(case: Case) -> dict[str, str]:
-    """Layouts that put every image of ``case`` in channels_last."""
-    images = ("value", "attn", "query", "key")
-    return {name: "channels_last" for name in case.shapes if name in images}

@@ -1,6 +1,6 @@
 """Run a case and compare what it gives with the float64 oracle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import elsa_ext
@@ -18,7 +18,7 @@ FLOOR_UNITS = {torch.float64: 32, torch.float32: 4, torch.bfloat16: 1, torch.flo
 
 def call(case: Case, tensors: Tensors) -> Tensor:
     """Call the public function of ``case``."""
-    return getattr(elsa_ext, case.op)(*tensors.values(), **case.options)
+    return forward(case)(*tensors.values(), **case.options)
 
 
 def evaluate(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
@@ -107,8 +107,12 @@ def check(
     dtype: torch.dtype = torch.float64,
     matrix_dtype: torch.dtype | None = None,
     layouts: Mapping[str, str] | None = None,
+    rounded_once: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Compare ``case`` and its gradients with the oracle, see that no input changed, and return what came."""
+    """Compare ``case`` and its gradients with the oracle, see that no input changed, and return what came.
+
+    ``rounded_once`` names the results that are to be as good as their dtype allows, where that is one of 16 bits.
+    """
     tensors = make(case, dtype, device, matrix_dtype, layouts)
     grad = make_grad(case, dtype, device, (layouts or {}).get("grad", "contiguous"))
     before = {name: None if t is None else t.clone() for name, t in tensors.items()}
@@ -117,6 +121,8 @@ def check(
     exact = oracle(case, tensors, grad)
     for name, result in actual.items():
         assert_close(name, result, plain[name], exact[name])
+        if name in rounded_once and result.dtype.itemsize == 2:
+            assert_rounded_once(name, result, exact[name])
     for name, tensor in tensors.items():
         assert tensor is None or torch.equal(tensor, before[name]), f"{name} was written to"
     return actual
@@ -132,10 +138,28 @@ def backward_arguments(case: Case, **options: Any) -> dict[str, Any]:
     arguments = forward_arguments(case, **options)
     layout = options.get("layouts", {}).get("grad", "contiguous")
     like = next(iter(arguments.values()))
-    given = {"grad": make_grad(case, like.dtype, str(like.device), layout)}
-    if case.op == "hadamard_attention":
-        given["attn"] = getattr(elsa_ext, case.op)(**arguments)
-    return {**given, **arguments}
+    grad = make_grad(case, like.dtype, str(like.device), layout)
+    return {"grad": grad, **case.backward_inputs(arguments), **arguments}
+
+
+def forward(case: Case) -> Callable[..., Tensor]:
+    """The public function of the op of ``case``."""
+    return getattr(elsa_ext, case.op)
+
+
+def registered(case: Case, backward: bool = False) -> torch._ops.OpOverload:
+    """The registered op of ``case``, or that of its gradients."""
+    return getattr(torch.ops.elsa, f"{case.op}_backward" if backward else case.op).default
+
+
+def function_of(case: Case, tensors: Tensors, names: Iterable[str]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """``case`` as a function of the arguments ``names`` alone, and their values as leaves that require a gradient."""
+    names = tuple(names)
+
+    def function(*chosen: Tensor) -> Tensor:
+        return call(case, {**tensors, **dict(zip(names, chosen, strict=True))})
+
+    return function, tuple(tensors[name].detach().clone().requires_grad_() for name in names)
 
 
 def to_fake(arguments: Mapping[str, Any], mode: FakeTensorMode) -> dict[str, Any]:

@@ -5,6 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from ops import backends
+
+collect_ignore = [
+    *([] if backends.CUDA in backends.ALL else ["test_cuda.py"]),
+    *([] if backends.EMULATED in backends.ALL else ["test_emulation.py"]),
+]
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:

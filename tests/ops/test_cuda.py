@@ -5,17 +5,12 @@ from collections.abc import Iterator
 import elsa_ext
 import pytest
 import torch
-from ops.cases import Case, GhostHead, HadamardAttention, channels_last, make, make_grad
+from ops.cases import Case, make, make_grad
 from ops.checks import call, evaluate
+from ops.registry import every
+from ops.test_ghost_head import GhostHead
 
 from ops import backends
-
-CASES = [
-    GhostHead(channels=64, kernel_size=7, height=14, width=15),
-    GhostHead(channels=6, kernel_size=5, stride=2),
-    HadamardAttention(channels=32, groups=8, kernel_size=7, height=14, width=15),
-    HadamardAttention(channels=6, stride=2),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +19,9 @@ def _cuda() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", every("kernels"), ids=str)
 def test_a_graph_replays_forward_and_backward(case: Case) -> None:
-    tensors = make(case, torch.float32, "cuda", layouts=channels_last(case))
+    tensors = make(case, torch.float32, "cuda", layouts=case.laid_out("channels_last"))
     grad = make_grad(case, torch.float32, "cuda")
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
@@ -44,9 +39,9 @@ def test_a_graph_replays_forward_and_backward(case: Case) -> None:
         assert torch.equal(captured[name], result), name
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", every("kernels"), ids=str)
 def test_works_on_the_current_stream(case: Case) -> None:
-    tensors = make(case, torch.float32, "cuda", layouts=channels_last(case))
+    tensors = make(case, torch.float32, "cuda", layouts=case.laid_out("channels_last"))
     expected = call(case, tensors)
     torch.cuda.synchronize()
     image = next(iter(tensors.values()))

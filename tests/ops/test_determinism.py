@@ -9,24 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from ops.backends import Backend
-from ops.cases import Case, GhostHead, HadamardAttention, channels_last, make, make_grad
+from ops.cases import Case, make, make_grad
 from ops.checks import evaluate
+from ops.pairwise import pairwise
+from ops.registry import every
+from ops.test_ghost_head import GhostHead
 
-CASES = [
-    GhostHead(batch=3, channels=40, heads=5, kernel_size=7, height=23, width=19),
-    GhostHead(batch=1, channels=33, heads=3, kernel_size=3, height=31, width=29, stride=2),
-    GhostHead(batch=5, channels=8, heads=8, kernel_size=5, height=9, width=9, mul="sample", add="sample"),
-    GhostHead(batch=1, channels=3, heads=1, kernel_size=5, height=40, width=37, mul="none"),
-    HadamardAttention(batch=3, channels=24, groups=6, heads=3, kernel_size=7, height=13, width=11),
-    HadamardAttention(batch=2, channels=12, heads=2, kernel_size=3, height=33, width=21, stride=2),
-]
-DTYPES = (torch.float32, torch.bfloat16)
+CALLS = pairwise(every("kernels"), [torch.float32, torch.bfloat16], ["contiguous", "channels_last"])
 
 
 def results(case: Case, dtype: torch.dtype, device: str, layout: str) -> dict[str, torch.Tensor]:
     """The result and every gradient of ``case``."""
-    layouts = channels_last(case) if layout == "channels_last" else {}
-    return evaluate(case, make(case, dtype, device, layouts=layouts), make_grad(case, dtype, device))
+    return evaluate(case, make(case, dtype, device, layouts=case.laid_out(layout)), make_grad(case, dtype, device))
 
 
 def assert_same_bits(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], when: str) -> None:
@@ -35,18 +29,14 @@ def assert_same_bits(actual: dict[str, torch.Tensor], expected: dict[str, torch.
         assert torch.equal(result, expected[name]), f"{name} differs {when}"
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_runs_give_the_same_bits(native: Backend, case: Case, dtype: torch.dtype, layout: str) -> None:
-    expected = results(case, dtype, native.device, layout)
+@pytest.mark.parametrize(("case", "dtype", "layout"), CALLS, ids=str)
+def test_two_runs_give_the_same_bits(hardware: Backend, case: Case, dtype: torch.dtype, layout: str) -> None:
+    expected = results(case, dtype, hardware.device, layout)
     for _ in range(3):
-        assert_same_bits(results(case, dtype, native.device, layout), expected, "from run to run")
+        assert_same_bits(results(case, dtype, hardware.device, layout), expected, "from run to run")
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype", "layout"), CALLS, ids=str)
 def test_any_number_of_threads_gives_the_same_bits(case: Case, dtype: torch.dtype, layout: str) -> None:
     torch.set_num_threads(1)
     expected = results(case, dtype, "cpu", layout)
@@ -56,11 +46,12 @@ def test_any_number_of_threads_gives_the_same_bits(case: Case, dtype: torch.dtyp
 
 
 def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
-    expected = [results(case, torch.float32, "cpu", "channels_last") for case in CASES]
+    cases = every("kernels")
+    expected = [results(case, torch.float32, "cpu", "channels_last") for case in cases]
     with ThreadPoolExecutor(4) as pool:
-        rounds = list(pool.map(lambda case: results(case, torch.float32, "cpu", "channels_last"), CASES * 4))
+        rounds = list(pool.map(lambda case: results(case, torch.float32, "cpu", "channels_last"), cases * 4))
     for index, actual in enumerate(rounds):
-        assert_same_bits(actual, expected[index % len(CASES)], "among concurrent calls")
+        assert_same_bits(actual, expected[index % len(cases)], "among concurrent calls")
 
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
@@ -68,26 +59,20 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from ops.cases import DTYPES, GhostHead, HadamardAttention, channels_last
+from ops.cases import DTYPES
 from ops.checks import check, check_conversions
+from ops.registry import OPS
 import elsa_ext
 print(elsa_ext.build_info()["cpu_capability"])
-for case in [
-    GhostHead(),
-    GhostHead(channels=40, heads=5, kernel_size=7, width=19),
-    GhostHead(channels=64, heads=2, kernel_size=7, height=9, width=21, mul="sample"),
-    GhostHead(channels=33, heads=3, kernel_size=5, width=17, stride=2, dilation=2),
-    GhostHead(channels=131, heads=1, kernel_size=3, height=3, width=35, mul="none"),
-    GhostHead(channels=7, heads=7, kernel_size=13, height=5, width=4, add="none"),
-    GhostHead(channels=5, heads=1, kernel_size=1, stride=3),
-    HadamardAttention(channels=12, kernel_size=5),
-]:
-    for dtype in DTYPES:
-        for layouts in ({}, channels_last(case)):
-            check(case, "cpu", dtype, layouts=layouts)
-        if dtype.itemsize == 2:
-            check_conversions(dtype, "cpu")
-            check(case, "cpu", dtype, torch.float32)
+for op in OPS:
+    for case in op.vectors:
+        for dtype in DTYPES:
+            for layout in ("contiguous", "channels_last"):
+                check(case, "cpu", dtype, layouts=case.laid_out(layout))
+            if dtype.itemsize == 2 and case.matrices:
+                check(case, "cpu", dtype, torch.float32)
+for dtype in (torch.float16, torch.bfloat16):
+    check_conversions(dtype, "cpu")
 """
 
 
@@ -105,6 +90,7 @@ def best_capability() -> str:
     return {"AVX2": "avx2", "AVX512": "avx512"}.get(torch.backends.cpu.get_cpu_capability(), "baseline")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_instruction_set_agrees_with_the_oracle(capability: str) -> None:
     if CAPABILITIES.index(capability) > CAPABILITIES.index(best_capability()):

@@ -8,10 +8,14 @@ import elsa_ext
 import pytest
 import torch
 from ops.backends import Backend
-from ops.bad_calls import BACKWARD, FORWARD, BadCall
-from ops.cases import Case, GhostHead, HadamardAttention
-from ops.checks import backward_arguments, forward_arguments, to_fake
+from ops.cases import Case
+from ops.checks import backward_arguments, forward, forward_arguments, registered, to_fake
+from ops.registry import DEFAULT, every
+from ops.spec import BadCall
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+FORWARD: list[BadCall] = every("bad_calls")
+BACKWARD: list[BadCall] = [*FORWARD, *every("bad_backward_calls")]
 
 
 def message_of(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
@@ -21,61 +25,49 @@ def message_of(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
     return str(info.value)
 
 
-def assert_names(message: str, op: str, words: tuple[str, ...]) -> None:
+def assert_names(message: str, op: str, words: str) -> None:
     """Assert that ``message`` begins with ``op`` and has every one of ``words``."""
     assert message.startswith(f"elsa::{op}: "), message
     assert "\n" not in message, message
-    for word in words:
+    for word in words.split():
         assert re.search(rf"(?<![\w-])({word})(?!\w)", message), f"{word!r} is not in {message!r}"
 
 
-def forward(op: str) -> Callable[..., Any]:
-    """The public function of ``op``."""
-    return getattr(elsa_ext, op)
-
-
-def backward(op: str) -> Callable[..., Any]:
-    """The registered backward op of ``op``."""
-    return getattr(torch.ops.elsa, f"{op}_backward")
+def on_device(bad: BadCall, device: str) -> str:
+    """The words of ``bad`` for tensors on ``device``."""
+    return bad.words.replace("cpu", device)
 
 
 @pytest.mark.parametrize("bad", FORWARD, ids=str)
-def test_forward_says_what_is_wrong(backend: Backend, bad: BadCall) -> None:
-    arguments = bad.apply(forward_arguments(bad.case, dtype=torch.float32, device=backend.device))
-    words = tuple(word.replace("cpu", backend.device) for word in bad.words)
-    assert_names(message_of(forward(bad.case.op), arguments), bad.case.op, words)
+def test_forward_says_what_is_wrong(native: Backend, bad: BadCall) -> None:
+    arguments = bad.apply(forward_arguments(bad.case, dtype=torch.float32, device=native.device))
+    message = message_of(forward(bad.case), arguments)
+    assert_names(message, bad.case.op, on_device(bad, native.device))
+    with elsa_ext.use_backend("torch"):
+        assert message_of(forward(bad.case), arguments) == message
+    with FakeTensorMode() as mode:
+        assert message_of(forward(bad.case), to_fake(arguments, mode)) == message
+    for argument in arguments.values():
+        if isinstance(argument, torch.Tensor) and argument.is_floating_point():
+            argument.requires_grad_()
+    assert message_of(forward(bad.case), arguments) == message
 
 
 @pytest.mark.parametrize("bad", BACKWARD, ids=str)
 def test_backward_says_what_is_wrong(native: Backend, bad: BadCall) -> None:
     arguments = bad.apply(backward_arguments(bad.case, dtype=torch.float32, device=native.device))
-    words = tuple(word.replace("cpu", native.device) for word in bad.words)
-    assert_names(message_of(backward(bad.case.op), arguments), f"{bad.case.op}_backward", words)
-
-
-@pytest.mark.parametrize("bad", FORWARD, ids=str)
-def test_every_forward_says_the_same(bad: BadCall) -> None:
-    arguments = bad.apply(forward_arguments(bad.case, dtype=torch.float32))
-    expected = message_of(forward(bad.case.op), arguments)
-    with elsa_ext.use_backend("torch"):
-        assert message_of(forward(bad.case.op), arguments) == expected
+    backward = registered(bad.case, backward=True)
+    message = message_of(backward, arguments)
+    assert_names(message, f"{bad.case.op}_backward", on_device(bad, native.device))
     with FakeTensorMode() as mode:
-        assert message_of(forward(bad.case.op), to_fake(arguments, mode)) == expected
-
-
-@pytest.mark.parametrize("bad", BACKWARD, ids=str)
-def test_every_backward_says_the_same(bad: BadCall) -> None:
-    arguments = bad.apply(backward_arguments(bad.case, dtype=torch.float32))
-    expected = message_of(backward(bad.case.op), arguments)
-    with FakeTensorMode() as mode:
-        assert message_of(backward(bad.case.op), to_fake(arguments, mode)) == expected
+        assert message_of(backward, to_fake(arguments, mode)) == message
 
 
 @pytest.mark.parametrize("case", list(dict.fromkeys(bad.case for bad in BACKWARD)), ids=str)
-def test_the_calls_are_valid_before_their_change(backend: Backend, case: GhostHead | HadamardAttention) -> None:
-    out = forward(case.op)(**forward_arguments(case, dtype=torch.float32, device=backend.device))
+def test_the_calls_are_valid_before_their_change(backend: Backend, case: Case) -> None:
+    out = forward(case)(**forward_arguments(case, dtype=torch.float32, device=backend.device))
     assert out.shape == case.out_shape
-    assert backward(case.op)(**backward_arguments(case, dtype=torch.float32, device=backend.device))
+    assert registered(case, backward=True)(**backward_arguments(case, dtype=torch.float32, device=backend.device))
 
 
 def of_shape(bad: BadCall) -> bool:
@@ -89,44 +81,33 @@ def of_shape(bad: BadCall) -> bool:
 def test_the_oracle_says_the_same(bad: BadCall) -> None:
     arguments = bad.apply(forward_arguments(bad.case))
     arrays = {name: a.numpy() if isinstance(a, torch.Tensor) else a for name, a in arguments.items()}
-    expected = message_of(forward(bad.case.op), arguments)
+    expected = message_of(forward(bad.case), arguments)
     assert message_of(getattr(elsa_ext.reference, bad.case.op), arrays) == expected
 
 
-@pytest.mark.parametrize("bad", FORWARD[::5], ids=str)
-def test_tensors_that_require_grad_get_the_same_message(backend: Backend, bad: BadCall) -> None:
-    arguments = bad.apply(forward_arguments(bad.case, dtype=torch.float32, device=backend.device))
-    expected = message_of(forward(bad.case.op), arguments)
-    for argument in arguments.values():
-        if isinstance(argument, torch.Tensor) and argument.is_floating_point():
-            argument.requires_grad_()
-    assert message_of(forward(bad.case.op), arguments) == expected
-
-
-@pytest.mark.parametrize("op", ["ghost_head", "hadamard_attention"])
-def test_options_are_keywords(op: str) -> None:
-    case = GhostHead() if op == "ghost_head" else HadamardAttention()
+@pytest.mark.parametrize("case", DEFAULT, ids=str)
+def test_options_are_keywords(case: Case) -> None:
     arguments = forward_arguments(case)
-    with pytest.raises(TypeError, match=rf"{op}\(\)"):
-        forward(op)(*arguments.values())
-    with pytest.raises(RuntimeError, match=f"elsa::{op}"):
-        getattr(torch.ops.elsa, op)(*arguments.values())
+    with pytest.raises(TypeError, match=rf"{case.op}\(\)"):
+        forward(case)(*arguments.values())
+    with pytest.raises(RuntimeError, match=f"elsa::{case.op}"):
+        registered(case)(*arguments.values())
 
 
-@pytest.mark.parametrize("name", ["value", "attn", "kernel_size"])
+@pytest.mark.parametrize("case", DEFAULT, ids=str)
 @pytest.mark.parametrize("wrong", [None, "7", 3.5], ids=str)
-def test_arguments_of_the_wrong_type(name: str, wrong: object) -> None:
-    arguments = {**forward_arguments(GhostHead()), name: wrong}
-    for function in (torch.ops.elsa.ghost_head, elsa_ext.ghost_head):
-        with pytest.raises((RuntimeError, TypeError), match=rf"(?s)elsa::ghost_head.*{name}"):
-            function(**arguments)
+def test_arguments_of_the_wrong_type(case: Case, wrong: object) -> None:
+    for name in (*case.images, next(iter(case.options))):
+        arguments = {**forward_arguments(case), name: wrong}
+        for function in (registered(case), forward(case)):
+            with pytest.raises((RuntimeError, TypeError), match=rf"(?s)elsa::{case.op}.*{name}"):
+                function(**arguments)
 
 
-@pytest.mark.parametrize("case", [GhostHead(), HadamardAttention()], ids=str)
+@pytest.mark.parametrize("case", DEFAULT, ids=str)
 @pytest.mark.parametrize("make", [torch.Tensor.to_sparse, torch.Tensor.to_mkldnn, torch.Tensor.numpy])
-def test_tensors_that_are_not_dense(backend: Backend, case: Case, make: Callable[[torch.Tensor], object]) -> None:
+def test_tensors_that_are_not_dense(unemulated: Backend, case: Case, make: Callable[[torch.Tensor], object]) -> None:
     arguments = forward_arguments(case, dtype=torch.float32)
-    for name, argument in arguments.items():
-        if isinstance(argument, torch.Tensor):
-            message = message_of(forward(case.op), {**arguments, name: make(argument)})
-            assert_names(message, case.op, (name, "tensor|torch.Tensor"))
+    for name in case.given:
+        message = message_of(forward(case), {**arguments, name: make(arguments[name])})
+        assert_names(message, case.op, f"{name} tensor|torch.Tensor")

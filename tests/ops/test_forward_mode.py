@@ -3,30 +3,25 @@
 import dataclasses
 from collections.abc import Callable
 
-import elsa_ext
 import pytest
 import torch
-from ops.backends import CPU, CUDA, TORCH, Backend
-from ops.cases import Case, GhostHead, HadamardAttention, make
-from ops.checks import call
-from ops.test_autograd import BOTH, CASES, function_of, given
+from ops.backends import Backend
+from ops.cases import Case, make
+from ops.checks import function_of, registered
+from ops.registry import SMALL, every
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 # PyTorch scripts its decompositions at the first call in forward mode, and warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*torch.jit.script. is (deprecated|not supported)")
 
-# The rules are Python above the ops: emulated kernels would add nothing to them but minutes.
-on_each = pytest.mark.parametrize("backend", [CPU, CUDA, TORCH], ids=lambda backend: backend.name, indirect=True)
-EMPTY = [GhostHead(batch=0), HadamardAttention(batch=0), HadamardAttention(height=2, stride=3, dilation=2)]
-NAMED = [(case, name) for case in BOTH for name in given(case)]
+NAMED = [(case, name) for case in SMALL for name in case.given]
 
 
-@on_each
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_forward_mode(backend: Backend, case: Case) -> None:
+@pytest.mark.parametrize("case", every("options"), ids=str)
+def test_forward_mode(unemulated: Backend, case: Case) -> None:
     """Numerically, and for a batch of tangents by vmap; then the forward derivative of the reverse one."""
-    function, leaves = function_of(case, make(case, device=backend.device), given(case))
+    function, leaves = function_of(case, make(case, device=unemulated.device), case.given)
     assert gradcheck(
         function,
         leaves,
@@ -40,10 +35,9 @@ def test_forward_mode(backend: Backend, case: Case) -> None:
     )
 
 
-@on_each
 @pytest.mark.parametrize(("case", "name"), NAMED, ids=str)
-def test_jacfwd_and_hessian_for_one_input_alone(backend: Backend, case: Case, name: str) -> None:
-    function, leaves = function_of(case, make(case, device=backend.device), [name])
+def test_jacfwd_and_hessian_for_one_input_alone(unemulated: Backend, case: Case, name: str) -> None:
+    function, leaves = function_of(case, make(case, device=unemulated.device), [name])
     value = leaves[0].detach()
     jacobian = torch.func.jacfwd(function)(value)
     torch.testing.assert_close(jacobian, torch.func.jacrev(function)(value), rtol=1e-11, atol=1e-12)
@@ -56,11 +50,10 @@ def test_jacfwd_and_hessian_for_one_input_alone(backend: Backend, case: Case, na
     torch.testing.assert_close(hessian, expected, rtol=1e-10, atol=1e-12)
 
 
-@on_each
-@pytest.mark.parametrize("case", BOTH, ids=str)
-def test_forward_over_forward(backend: Backend, case: Case) -> None:
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_forward_over_forward(unemulated: Backend, case: Case) -> None:
     """The Hessian from two derivatives in forward mode, which PyTorch gives as zeros for an autograd.Function."""
-    function, leaves = function_of(case, make(case, device=backend.device), given(case)[:3])
+    function, leaves = function_of(case, make(case, device=unemulated.device), case.given[:3])
     values = tuple(leaf.detach() for leaf in leaves)
     first, second = (tuple(map(torch.randn_like, values)) for _ in range(2))
 
@@ -84,53 +77,35 @@ def dual_call(call_op: Callable[..., Tensor], tensors: tuple[Tensor, ...], tange
     return tangent
 
 
-@pytest.mark.parametrize("native", [CPU, CUDA], ids=lambda backend: backend.name, indirect=True)
-@pytest.mark.parametrize("case", BOTH, ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=str)
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_registered_op_keeps_tangents(native: Backend, case: Case, requires_grad: bool) -> None:
+def test_registered_op_keeps_tangents(hardware: Backend, case: Case, requires_grad: bool) -> None:
     """``torch.ops.elsa`` itself, as TorchScript and exported programs call it, with and without reverse mode."""
-    tensors = make(case, device=native.device)
-    function, leaves = function_of(case, tensors, given(case))
+    tensors = make(case, device=hardware.device)
+    function, leaves = function_of(case, tensors, case.given)
     values = tuple(leaf.detach().requires_grad_(requires_grad) for leaf in leaves)
     tangents = tuple(map(torch.randn_like, values))
 
-    def registered(*chosen: Tensor) -> Tensor:
-        arguments = {**tensors, **dict(zip(given(case), chosen, strict=True))}
-        return getattr(torch.ops.elsa, case.op)(*arguments.values(), **case.options)
+    def through_dispatcher(*chosen: Tensor) -> Tensor:
+        arguments = {**tensors, **dict(zip(case.given, chosen, strict=True))}
+        return registered(case)(*arguments.values(), **case.options)
 
     expected = torch.func.jvp(function, tuple(v.detach() for v in values), tangents)[1]
-    torch.testing.assert_close(dual_call(registered, values, tangents), expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(dual_call(through_dispatcher, values, tangents), expected, rtol=1e-12, atol=1e-13)
 
 
-@on_each
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_tangent_has_the_dtype_of_the_result(backend: Backend, dtype: torch.dtype) -> None:
-    case = GhostHead()
-    tensors = make(case, dtype, backend.device, matrix_dtype=torch.float32)
-    values = tuple(tensors.values())
-    tangent = dual_call(lambda *args: elsa_ext.ghost_head(*args, **case.options), values, values)
-    # The op is linear in value, and in attn and ghost_add together: along itself its derivative is known.
-    expected = 2 * call(case, tensors).double() + call(case, {**tensors, "ghost_add": None}).double()
-    assert tangent.dtype == dtype
-    torch.testing.assert_close(
-        tangent.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps * expected.abs().max()
-    )
-
-
-@on_each
-@pytest.mark.parametrize("case", EMPTY, ids=str)
-def test_tangent_of_an_empty_result(backend: Backend, case: Case) -> None:
-    function, leaves = function_of(case, make(case, device=backend.device), given(case))
+@pytest.mark.parametrize("case", every("empty"), ids=str)
+def test_tangent_of_an_empty_result(unemulated: Backend, case: Case) -> None:
+    function, leaves = function_of(case, make(case, device=unemulated.device), case.given)
     values = tuple(leaf.detach() for leaf in leaves)
     out, tangent = torch.func.jvp(function, values, values)
     assert tangent.shape == out.shape == torch.Size(case.out_shape)
 
 
-@on_each
-@pytest.mark.parametrize("case", BOTH, ids=str)
-def test_hessian_in_every_order_of_modes(backend: Backend, case: Case) -> None:
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_hessian_in_every_order_of_modes(unemulated: Backend, case: Case) -> None:
     small = dataclasses.replace(case, batch=1, height=2, width=2)
-    function, leaves = function_of(small, make(small, device=backend.device), given(small)[:2])
+    function, leaves = function_of(small, make(small, device=unemulated.device), small.given[:2])
     values = tuple(leaf.detach() for leaf in leaves)
 
     def scalar(*tensors: Tensor) -> Tensor:

@@ -4,21 +4,22 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext import _C
-from ops.cases import HadamardAttention, make
+from elsa_ext._C import launch_plan
+from ops.cases import make
 from ops.checks import call
+from ops.test_hadamard_attention import HadamardAttention
 
 
 def plan(**shape: Any) -> dict[str, int | str]:
     """The plan of ``hadamard_attention`` for a stage of ELSA-Swin, but for what ``shape`` says."""
     stage = {"batch": 8, "channels": 64, "height": 56, "width": 56, "heads": 3, "kernel_size": 7, "groups": 16}
-    return _C.launch_plan("hadamard_attention", **stage | shape)
+    return launch_plan("hadamard_attention", **stage | shape)
 
 
 def ghost_head_plan(**shape: Any) -> dict[str, int | str]:
     """The plan of ``ghost_head`` for a stage of ELSA-Swin, but for what ``shape`` says."""
     stage = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7}
-    return _C.launch_plan("ghost_head", **stage | shape)
+    return launch_plan("ghost_head", **stage | shape)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
@@ -87,4 +88,4 @@ def test_a_shape_that_ghost_head_would_not_take(wrong: dict[str, Any], message: 
 
 def test_unknown_op() -> None:
     with pytest.raises(ValueError, match="no op has the name conv2d"):
-        _C.launch_plan("conv2d")
+        launch_plan("conv2d")

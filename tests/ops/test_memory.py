@@ -1,18 +1,17 @@
 """Tensors without the memory that their shape speaks of, and results that are too large for any memory."""
 
 from collections.abc import Callable
-from typing import Any
 
 import elsa_ext
 import pytest
 import torch
 from ops.backends import Backend
-from ops.cases import Case, GhostHead, HadamardAttention
-from ops.checks import backward_arguments, forward_arguments
-from ops.test_errors import backward, forward, message_of
+from ops.cases import Case
+from ops.checks import backward_arguments, forward, forward_arguments, registered
+from ops.pairwise import pairwise
+from ops.registry import DEFAULT, every
+from ops.test_errors import message_of
 from torch import Tensor
-
-CASES = [GhostHead(mul="sample"), HadamardAttention()]
 
 
 def freed(tensor: Tensor) -> Tensor:
@@ -46,51 +45,45 @@ def beyond_a_view(tensor: Tensor) -> Tensor:
 
 
 WAYS = [freed, shrunk, freed_behind_a_view, shrunk_behind_a_view, beyond_a_view]
-FUNCTIONS = [
-    *((case, forward(case.op), f"elsa::{case.op}: ", forward_arguments) for case in CASES),
-    *((case, backward(case.op), f"elsa::{case.op}_backward: ", backward_arguments) for case in CASES),
-]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize(("case", "function", "prefix", "arguments_of"), FUNCTIONS, ids=lambda value: str(value))
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("way", "case", "backward", "dtype"),
+    pairwise(WAYS, DEFAULT, [False, True], [torch.float32, torch.bfloat16]),
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_memory_that_is_not_there_is_named(
-    native: Backend,
-    case: Case,
-    function: Callable[..., Any],
-    prefix: str,
-    arguments_of: Callable[..., dict[str, Any]],
-    way: Callable[[Tensor], Tensor],
-    dtype: torch.dtype,
+    native: Backend, case: Case, backward: bool, way: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
+    arguments_of = backward_arguments if backward else forward_arguments
+    function = registered(case, backward) if backward else forward(case)
     names = [name for name, a in arguments_of(case, device=native.device).items() if isinstance(a, Tensor)]
     for name in names:
         # The matrices may be float32 beside 16-bit maps.
         arguments = arguments_of(case, dtype=dtype, device=native.device, matrix_dtype=torch.float32)
         arguments[name] = way(arguments[name])
         message = message_of(function, arguments)
-        assert message.startswith(f"{prefix}{name} has shape "), message
+        assert message.startswith(f"elsa::{case.op}{'_backward' if backward else ''}: {name} has shape "), message
         assert "bytes of memory behind it" in message
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", DEFAULT, ids=str)
 def test_memory_that_is_gone_in_the_backward(native: Backend, case: Case) -> None:
     arguments = forward_arguments(case, device=native.device)
     leaf = next(iter(arguments.values())).requires_grad_()
     other = [a for a in arguments.values() if isinstance(a, Tensor)][1]
-    out = forward(case.op)(**arguments)
+    out = forward(case)(**arguments)
     freed(other)
     with pytest.raises(RuntimeError, match=rf"elsa::{case.op}_backward: \w+ has shape"):
         torch.autograd.grad(out.sum(), leaf)
 
 
-@pytest.mark.parametrize("case", [GhostHead(batch=0), HadamardAttention(batch=0)], ids=str)
+@pytest.mark.parametrize("case", [case for case in every("empty") if case.batch == 0], ids=str)
 def test_an_empty_tensor_needs_no_memory(native: Backend, case: Case) -> None:
     arguments = forward_arguments(case, device=native.device)
     first = next(iter(arguments))
     arguments[first] = freed(arguments[first])
-    assert forward(case.op)(**arguments).shape == case.out_shape
+    assert forward(case)(**arguments).shape == case.out_shape
 
 
 def huge(*shape: int) -> Tensor:

@@ -1,24 +1,25 @@
-"""vmap of both ops: any inputs batched along any dimension give what a loop over samples gives."""
+"""vmap of every op: any inputs batched along any dimension give what a loop over samples gives."""
 
-from itertools import chain, combinations
+from dataclasses import replace
 
 import pytest
 import torch
 from ops.backends import Backend
-from ops.cases import Case, GhostHead, HadamardAttention, make, normal
+from ops.cases import Case, make, normal
 from ops.checks import call
+from ops.pairwise import pairwise
+from ops.registry import OPS, every
 from torch import Tensor
 
-BOTH = [
-    GhostHead(channels=4, height=4, width=5, mul="shared", add="sample"),
-    HadamardAttention(channels=4, height=4, width=5, proj_groups=2),
-]
+CASES = [replace(op.small, batch=2, height=4, width=5) for op in OPS]
 SIZE = 3
 
 
-def _subsets(case: Case) -> list[tuple[Case, tuple[str, ...]]]:
-    names = list(case.shapes)
-    return [(case, some) for some in chain.from_iterable(combinations(names, n) for n in range(1, len(names) + 1))]
+def batched_names(case: Case) -> list[tuple[str, ...]]:
+    """All tensors, each alone, and every two of them in each of their four ways."""
+    ways = pairwise(*[(True, False)] * len(case.given))
+    some = [tuple(name for name, chosen in zip(case.given, way, strict=True) if chosen) for way in ways]
+    return list(dict.fromkeys([tuple(case.given), *((name,) for name in case.given), *filter(None, some)]))
 
 
 def batched(case: Case, names: tuple[str, ...], dims: dict[str, int], device: str) -> tuple[list[Tensor], list]:
@@ -43,9 +44,9 @@ def function_of(case: Case):
     return lambda *tensors: call(case, dict(zip(case.shapes, tensors, strict=True)))
 
 
-@pytest.mark.parametrize(("case", "names"), [*_subsets(BOTH[0]), *_subsets(BOTH[1])], ids=str)
-def test_batched_inputs(backend: Backend, case: Case, names: tuple[str, ...]) -> None:
-    tensors, in_dims = batched(case, names, {}, backend.device)
+@pytest.mark.parametrize(("case", "names"), [(case, names) for case in CASES for names in batched_names(case)], ids=str)
+def test_batched_inputs(unemulated: Backend, case: Case, names: tuple[str, ...]) -> None:
+    tensors, in_dims = batched(case, names, {}, unemulated.device)
     function = function_of(case)
     out = torch.vmap(function, tuple(in_dims))(*tensors)
     expected = torch.stack([function(*sample(tensors, in_dims, i)) for i in range(SIZE)])
@@ -53,34 +54,32 @@ def test_batched_inputs(backend: Backend, case: Case, names: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("dim", [1, 2, -1])
-@pytest.mark.parametrize(("case", "name"), [(case, name) for case in BOTH for name in case.shapes], ids=str)
-def test_in_dims(backend: Backend, case: Case, name: str, dim: int) -> None:
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case in CASES for name in case.shapes], ids=str)
+def test_in_dims(unemulated: Backend, case: Case, name: str, dim: int) -> None:
     if dim > len(case.shapes[name]):
         dim = 0
-    tensors, in_dims = batched(case, tuple(case.shapes), {name: dim}, backend.device)
+    tensors, in_dims = batched(case, tuple(case.shapes), {name: dim}, unemulated.device)
     function = function_of(case)
     out = torch.vmap(function, tuple(in_dims), out_dims=1)(*tensors)
     expected = torch.stack([function(*sample(tensors, in_dims, i)) for i in range(SIZE)], 1)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("case", [GhostHead(mul="none", add="shared"), GhostHead(add="none")], ids=str)
-def test_without_a_matrix(backend: Backend, case: GhostHead) -> None:
-    names = tuple(name for name, shape in case.shapes.items() if shape is not None)
-    tensors, in_dims = batched(case, names, {}, backend.device)
+@pytest.mark.parametrize("case", [case for case in every("options") if len(case.given) < len(case.shapes)], ids=str)
+def test_without_a_tensor(unemulated: Backend, case: Case) -> None:
+    tensors, in_dims = batched(case, tuple(case.given), {}, unemulated.device)
     function = function_of(case)
     out = torch.vmap(function, tuple(in_dims))(*tensors)
     expected = torch.stack([function(*sample(tensors, in_dims, i)) for i in range(SIZE)])
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("case", BOTH, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("parameters", ["shared", "batched"])
-def test_gradient_of_every_sample(backend: Backend, case: Case, parameters: str) -> None:
+def test_gradient_of_every_sample(unemulated: Backend, case: Case, parameters: str) -> None:
     """vmap(grad) with the images batched, and the parameters of the op shared or batched too."""
-    images = ("value", "attn", "query", "key")
-    names = tuple(name for name in case.shapes if parameters == "batched" or name in images)
-    tensors, in_dims = batched(case, names, {}, backend.device)
+    names = tuple(case.given) if parameters == "batched" else case.images
+    tensors, in_dims = batched(case, names, {}, unemulated.device)
     function = function_of(case)
     gradient = torch.func.grad(lambda *args: function(*args).sin().sum(), tuple(range(len(tensors))))
     actual = torch.vmap(gradient, tuple(in_dims))(*tensors)
@@ -91,9 +90,9 @@ def test_gradient_of_every_sample(backend: Backend, case: Case, parameters: str)
         )
 
 
-@pytest.mark.parametrize("case", BOTH, ids=str)
-def test_gradient_through_vmap(backend: Backend, case: Case) -> None:
-    tensors, in_dims = batched(case, tuple(case.shapes), {}, backend.device)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_through_vmap(unemulated: Backend, case: Case) -> None:
+    tensors, in_dims = batched(case, tuple(case.shapes), {}, unemulated.device)
     function = function_of(case)
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     through = torch.autograd.grad(torch.vmap(function, tuple(in_dims))(*leaves).sin().sum(), leaves)
@@ -102,15 +101,15 @@ def test_gradient_through_vmap(backend: Backend, case: Case) -> None:
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", [GhostHead(batch=0, add="sample"), HadamardAttention(batch=0)], ids=str)
-def test_no_samples(backend: Backend, case: Case) -> None:
-    tensors, in_dims = batched(case, tuple(case.shapes), {}, backend.device)
+@pytest.mark.parametrize("case", [replace(case, batch=0) for case in CASES], ids=str)
+def test_no_samples(unemulated: Backend, case: Case) -> None:
+    tensors, in_dims = batched(case, tuple(case.shapes), {}, unemulated.device)
     assert torch.vmap(function_of(case), tuple(in_dims))(*tensors).shape == (SIZE, *case.out_shape)
 
 
-@pytest.mark.parametrize("case", BOTH, ids=str)
-def test_nested(backend: Backend, case: Case) -> None:
-    outer, _ = batched(case, tuple(case.shapes), {}, backend.device)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_nested(unemulated: Backend, case: Case) -> None:
+    outer, _ = batched(case, tuple(case.shapes), {}, unemulated.device)
     inner = [torch.stack([tensor, 2 * tensor], 1) for tensor in outer]
     function = function_of(case)
     out = torch.vmap(torch.vmap(function))(*inner)
