@@ -26,10 +26,10 @@ def show(size: Sequence[int]) -> str:
     return str(tuple(size))
 
 
-def check_tensors(op: str, names: Sequence[str], required: Sequence[bool], tensors: Sequence[Any]) -> None:
-    """Check that every argument is a dense tensor, or None where it may be: what the dispatcher says names none."""
-    for argument, needed, tensor in zip(names, required, tensors, strict=True):
-        if tensor is None and not needed:
+def check_tensors(op: str, required: dict[str, bool], tensors: Sequence[Any]) -> None:
+    """Check that each argument is a dense tensor, or None if it may be: what the dispatcher says does not name them."""
+    for (argument, is_required), tensor in zip(required.items(), tensors, strict=True):
+        if tensor is None and not is_required:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"elsa::{op}: {argument} must be a torch.Tensor, got {type(tensor).__name__}")

@@ -102,14 +102,14 @@ class Op:
         self.saved_result = self.backward.tensors[1 : -len(self.tensors)]
         self.is_cast = [self.casts is None or name in self.casts for name in self.tensors]
         arguments = self.forward.arguments
-        self._required = [str(argument.type) == "Tensor" for argument in arguments if not argument.kwarg_only]
+        self._required = {a.name: str(a.type) == "Tensor" for a in arguments if not a.kwarg_only}
         self._converters = {
             argument.name: CONVERTERS.get(str(argument.type), as_given) for argument in arguments if argument.kwarg_only
         }
 
     def __call__(self, *tensors: Tensor | None, **options: Any) -> Any:
         """Call the registered op or the formula; tensors and options are in the order of the schema."""
-        check_tensors(self.name, self.tensors, self._required, tensors)
+        check_tensors(self.name, self._required, tensors)
         options = self.converted(options)
         first: Any = tensors[0]
         if is_native(self.name, first) and not private.transforms_active():
