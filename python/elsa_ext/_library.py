@@ -63,12 +63,12 @@ def launch_plan(op: str, **shape: int | str) -> dict[str, int | str]:
         The choices that the kernels make, as the size of a tile, and the bytes of scratch that they take.
 
     Raises:
-        ValueError: There is no such op, it takes no such sizes, or ``dtype`` is unknown.
-        TypeError: A size is missing, unknown or not an integer.
+        ValueError: There is no such op, a size is missing or unknown, or the op does not take it.
+        TypeError: A size is not an integer.
 
     Example:
         >>> sizes = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7}
         >>> elsa_ext.launch_plan("ghost_head", **sizes)["gather"]
-        'K = 7 compiled'
+        'K = 7 compiled, for tiles that all taps reach'
     """
     return _C.launch_plan(op, **shape)
