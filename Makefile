@@ -20,7 +20,7 @@ ELSA_CUDA ?= $(if $(wildcard /dev/nvidia0),on,off)
 build_options := --no-build-isolation --config-settings=cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON
 native_options := $(build_options) --config-settings=build-dir=build/native --config-settings=cmake.define.ELSA_CUDA=$(ELSA_CUDA)
 sources := pyproject.toml CMakeLists.txt README.md LICENSE tests/emulation/CMakeLists.txt \
-  $(shell find cmake include src python/elsa_ext -type f -not -name '*.pyc')
+  $(shell find cmake include src -type f)
 native_sources := $(shell find cmake include src tests/emulation docs/deployment -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
@@ -93,9 +93,10 @@ $(VENV)/torch.stamp: $(VENV)/torch.txt
 	$(pip) install '$(TORCH)' numpy 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.25.2' ninja
 	touch $@
 
+# Editable: Python files are used where they stand, and what is compiled is made again when a source of it has changed.
 # torch is named again so that no other package replaces it.
 $(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
-	$(pip) install $(native_options) '$(TORCH)' '.[train]'
+	$(pip) install $(native_options) '$(TORCH)' -e '.[train]'
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
