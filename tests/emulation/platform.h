@@ -1,5 +1,5 @@
-// The host's version of the header that knows the CUDA device and stream: there are none. Instead, an op may run once in
-// every order of threads, which must not show in its result.
+// The host's version of the header that knows the CUDA device and stream: there are none. Instead, an op may run once
+// in every order of threads, which must not show in its result.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
