@@ -15,10 +15,10 @@ from pathlib import Path
 DOCUMENT = Path(__file__).parent.parent / "docs" / "kernels.md"
 
 # An H100 SXM: the copy bandwidth that is reached, float32 instructions of 132 multiprocessors at 1.755 GHz, and the
-# matrix units' bfloat16 rate.
+# tensor cores' bfloat16 rate.
 BANDWIDTH = 3.0e12
 INSTRUCTIONS = 132 * 128 * 1.755e9
-MATRIX_RATE = 989e12 / 2
+TENSOR_CORE_RATE = 989e12 / 2
 
 BATCH, KERNEL_SIZE, BYTES = 128, 7, 2
 TAPS = KERNEL_SIZE**2
@@ -26,36 +26,39 @@ STAGES = {1: (56, 96), 2: (28, 192), 3: (14, 384)}  # side of the map, channels
 
 # The loops that are shown: kernel, kind of loop, its number among those of that kind, and the taps of a channel that a
 # lane gets done in one turn. On the float32 units it is a row of taps of 7 pixels × 4 channels, or half of one. On the
-# matrix units a warp does a channel of a tile of 16 × 16 pixels, or a group of 8 pixels × 32 channels; or a row of 8
+# tensor cores a warp does a channel of a tile of 16 × 16 pixels, or a fragment of 8 pixels × 32 channels; or a row of 8
 # channels of a tile; and four warps bring 4 of the 22 rows that a tile of 32 channels needs.
-ROW, HALF_ROW, GROUP = 7 * 4 * 7, 7 * 4 * 4, 16 * 16 * 49 / 32
-ROW_OF_8, STAGING = 8 * GROUP / 22, 32 * GROUP / 4 * 4 / 22
-GATHER = "ghost_head_gather_planesI13__nv_bfloat16Li7ELb1ELb1ELb"
-REDUCE = "ghost_head_reduce_planesI13__nv_bfloat16Li7ELb1ELb1ELb1E"
-CONV = "hadamard_conv_kernelI13__nv_bfloat16Li7ELb1ELNS0_8ConvStepE"
+ROW, HALF_ROW, FRAGMENT = 7 * 4 * 7, 7 * 4 * 4, 16 * 16 * 49 / 32
+ROW_OF_8, STAGING = 8 * FRAGMENT / 22, 32 * FRAGMENT / 4 * 4 / 22
+
+
+def kernel(name: str, traits: str, arguments: str) -> str:
+    """Return a part of the mangled name of a kernel for bfloat16 and K = 7, with the other arguments of its traits."""
+    return f"{name}_kernelINS0_{len(traits)}{traits}I13__nv_bfloat16Li7E{arguments}E"
+
+
+GATHER = kernel("gather", "GatherTraits", "Lb1ELb1ELb1ELb0E")
+GATHER_PLANES = kernel("gather_planes", "GatherPlanesTraits", "Lb1ELb1ELb0E")
+GATHER_PLANES_ADJOINT = kernel("gather_planes", "GatherPlanesTraits", "Lb1ELb1ELb1E")
+REDUCE = kernel("reduce", "ReduceTraits", "Lb1ENS0_6WantedILb1ELb1ELb1ELb1EE")
+REDUCE_PLANES = kernel("reduce_planes", "ReducePlanesTraits", "Lb1ELb1ELb1E")
+CONV_FORWARD, CONV_RECOMPUTE, CONV_ADJOINT = (
+    kernel("conv", "ConvTraits", f"Lb1ELNS0_8ConvStepE{step}E") for step in range(3)
+)
+WEIGHT_GRADIENT = kernel("weight_gradient", "WeightGradientTraits", "Lb1E")
 SHOWN = {
-    "ghost_head, add: sources of a tile": (GATHER + "0E", "copies", 0, STAGING),
-    "ghost_head forward, add: the sums over add": (GATHER + "0E", "products", 0, GROUP),
-    "ghost_head forward, add: the sums over attn": (GATHER + "0E", "products", 1, GROUP),
-    "ghost_head gradient of value, add: the sums over attn": (GATHER + "1E", "products", 1, GROUP),
-    "ghost_head gradient of add": (REDUCE, "products", 0, ROW_OF_8),
-    "ghost_head gradient of attn": (REDUCE, "products", 1, GROUP),
-    "ghost_head forward, mul and add": ("ghost_head_gatherI13__nv_bfloat16Li7ELb1ELb1ELb1ELb0E", "float32", 0, ROW),
-    "ghost_head gradients of attn, mul and add": (
-        "ghost_head_reduceI13__nv_bfloat16Li7ELb1ENS0_6WantedILb1ELb1ELb1ELb1E",
-        "float32",
-        0,
-        HALF_ROW,
-    ),
-    "hadamard_attention convolution, GELU": (CONV + "0E", "float32", 0, ROW),
-    "hadamard_attention convolution, GELU'": (CONV + "1E", "float32", 0, ROW),
-    "hadamard_attention gradients of query and key": (CONV + "2E", "float32", 0, ROW),
-    "hadamard_attention gradients of the weights": (
-        "hadamard_weight_gradient_kernelI13__nv_bfloat16Li7ELb1E",
-        "float32",
-        0,
-        ROW,
-    ),
+    "ghost_head, add: sources of a tile": (GATHER_PLANES, "copies", 0, STAGING),
+    "ghost_head forward, add: the sums over add": (GATHER_PLANES, "products", 0, FRAGMENT),
+    "ghost_head forward, add: the sums over attn": (GATHER_PLANES, "products", 1, FRAGMENT),
+    "ghost_head gradient of value, add: the sums over attn": (GATHER_PLANES_ADJOINT, "products", 1, FRAGMENT),
+    "ghost_head gradient of add": (REDUCE_PLANES, "products", 0, ROW_OF_8),
+    "ghost_head gradient of attn": (REDUCE_PLANES, "products", 1, FRAGMENT),
+    "ghost_head forward, mul and add": (GATHER, "float32", 0, ROW),
+    "ghost_head gradients of attn, mul and add": (REDUCE, "float32", 0, HALF_ROW),
+    "hadamard_attention convolution, GELU": (CONV_FORWARD, "float32", 0, ROW),
+    "hadamard_attention convolution, GELU'": (CONV_RECOMPUTE, "float32", 0, ROW),
+    "hadamard_attention gradients of query and key": (CONV_ADJOINT, "float32", 0, ROW),
+    "hadamard_attention gradients of the weights": (WEIGHT_GRADIENT, "float32", 0, ROW),
 }
 
 
@@ -73,7 +76,7 @@ def floors() -> str:
         image, map_, query = (pixels * count * BYTES for count in (channels, heads * TAPS, narrow))
         taps, conv = pixels * channels * TAPS, pixels * narrow * 4 * TAPS
         product = pixels * narrow * heads * TAPS
-        for kernel, moved, instructions, matrix in (
+        for name, moved, instructions, products in (
             ("ghost_head forward", 2 * image + map_, 0, 2 * taps),
             ("ghost_head backward", 3 * image + 2 * map_, 0, 4 * taps),
             ("hadamard_attention: convolution, GELU", 3 * query, conv, 0),
@@ -85,11 +88,11 @@ def floors() -> str:
             ("hadamard_attention backward: query and key", 5 * query, conv, 0),
             ("hadamard_attention backward: weights", 3 * query, conv, 0),
         ):
-            memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + matrix / MATRIX_RATE
-            millions = (instructions or matrix) / 1e6
+            memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + products / TENSOR_CORE_RATE
+            millions = (instructions or products) / 1e6
             numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
             least = max(memory, arithmetic)
-            rows.append([f"{stage}: {kernel}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
+            rows.append([f"{stage}: {name}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
     return table(["stage: kernel", "MB", "M multiply-adds", "µs of memory", "µs of arithmetic", "floor, µs"], rows)
 
 
@@ -98,9 +101,19 @@ def run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def identifiers(mangled: str) -> tuple[list[str], str]:
+    """Return the names that a mangled name begins with, and what follows: ``_ZN4elsa4name…`` has elsa and name."""
+    names, rest = [], mangled.removeprefix("_ZN")
+    while match := re.match(r"\d+", rest):
+        end = match.end() + int(match[0])
+        names.append(rest[match.end() : end])
+        rest = rest[end:]
+    return names, rest
+
+
 def resources(library: Path) -> str:
     """Return registers and local memory of all kernels, by architecture and kind."""
-    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    kinds: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     architecture = "?"
     lines = iter(run("cuobjdump", "-res-usage", str(library)).splitlines())
     for line in lines:
@@ -108,14 +121,13 @@ def resources(library: Path) -> str:
             architecture = match[1]
         if match := re.search(r"Function (\w+):", line):
             usage = dict(re.findall(r"(\w+):(\d+)", next(lines)))
-            name = re.sub(r"^_ZN4elsa4cuda\d+", "", match[1])
-            kind, rest = re.match(r"([a-z_]+)(.*)", name).groups()
-            size = re.search(r"Li(\d+)E", rest)
-            sized = size and kind != "hadamard_softmax_kernel"  # whose number is that of the taps of a lane
-            key = (architecture, kind, f"K = {size[1]}" if sized else "any K")
-            groups.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
+            (_, op, name), arguments = identifiers(match[1])
+            size = re.search(r"Li(\d+)E", arguments)
+            sized = size and name != "softmax_kernel"  # whose number is that of the taps of a lane
+            key = (architecture, f"{op} {name.removesuffix('_kernel')}", f"K = {size[1]}" if sized else "any K")
+            kinds.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
     rows = []
-    for (architecture, kind, size), numbers in sorted(groups.items(), key=lambda item: (item[0][:2], len(item[0][2]))):
+    for (architecture, kind, size), numbers in sorted(kinds.items(), key=lambda item: (item[0][:2], len(item[0][2]))):
         registers, stacks = zip(*numbers, strict=True)
         local = sum(stack > 0 for stack in stacks)
         rows.append(

@@ -4,12 +4,17 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "inline.h"
+
 namespace elsa {
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // How many parts of `part` cover `whole`.
-constexpr int64_t divide_up(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+template <typename Whole, typename Part>
+ELSA_INLINE_ANYWHERE constexpr auto divide_up(const Whole& whole, const Part& part) {
+  return (whole + part - 1) / part;
+}
 
 // The product of factors that are not negative, or the largest number where 64 bits do not hold it.
 constexpr int64_t product(std::initializer_list<int64_t> factors) {

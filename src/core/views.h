@@ -2,15 +2,17 @@
 #pragma once
 
 #include "dtype.h"
-
-#if defined(__CUDACC__)
-#define ELSA_INLINE_ANYWHERE __host__ __device__ __forceinline__
-#else
-// Always inlined: the linker must never pick one instruction set's copy for another's caller.
-#define ELSA_INLINE_ANYWHERE inline __attribute__((always_inline))
-#endif
+#include "inline.h"
 
 namespace elsa {
+
+// Where an element of a map is; `View` has the map's strides.
+template <typename T, typename View>
+ELSA_INLINE_ANYWHERE T* element_at(T* data, const View& view, int64_t sample, int64_t channel, int64_t row,
+                                   int64_t column) {
+  return data + sample * view.batch_stride + channel * view.channel_stride + row * view.row_stride +
+         column * view.column_stride;
+}
 
 // A (B, C, H, W) tensor with any strides. Absent if data is null.
 struct MapView {
@@ -21,8 +23,7 @@ struct MapView {
 
   template <typename T>
   ELSA_INLINE_ANYWHERE T* at(int64_t sample, int64_t channel, int64_t row, int64_t column) const {
-    return static_cast<T*>(data) + sample * batch_stride + channel * channel_stride + row * row_stride +
-           column * column_stride;
+    return element_at(static_cast<T*>(data), *this, sample, channel, row, column);
   }
 };
 

@@ -4,12 +4,11 @@
 
 #include <cmath>
 
+#include "../core/normal.h"
 #include "exp2.h"
 
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
-
-constexpr double inverse_sqrt_2 = 0.70710678118654752440, inverse_sqrt_2_pi = 0.39894228040143267794;
 
 // The cumulative distribution and the density of the normal distribution.
 ELSA_INLINE void normal(FloatVector x, FloatVector& cdf, FloatVector& density) {

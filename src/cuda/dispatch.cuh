@@ -1,4 +1,4 @@
-// Run-time properties of a call as template arguments of its kernel.
+// Run-time properties of a call as template arguments of its kernel, and how many thread blocks it gets.
 #pragma once
 
 #include <kernel_sizes.h>
@@ -7,22 +7,17 @@
 #include <device.cuh>
 #include <type_traits>
 
+#include "../core/choose.h"
 #include "../core/views.h"
 
 namespace elsa::cuda {
-
-// Call f(std::true_type) or f(std::false_type).
-template <typename Function>
-void choose(bool flag, const Function& function) {
-  flag ? function(std::true_type()) : function(std::false_type());
-}
 
 template <typename T>
 struct Type {
   using type = T;
 };
 
-// Call f(Type<T>) for a dtype whose accumulation type is float32.
+// Call function(Type<T>) for a dtype whose accumulation type is float32.
 template <typename Function>
 void choose_narrow(DType dtype, const Function& function) {
   switch (dtype) {
@@ -35,7 +30,7 @@ void choose_narrow(DType dtype, const Function& function) {
   }
 }
 
-// Call f(Type<T>) for any dtype.
+// Call function(Type<T>) for any dtype.
 template <typename Function>
 void choose_type(DType dtype, const Function& function) {
   dtype == DType::float64 ? function(Type<double>()) : choose_narrow(dtype, function);
@@ -43,7 +38,7 @@ void choose_type(DType dtype, const Function& function) {
 
 template <int... Sizes>
 struct KernelSizeList {
-  // Call f(std::integral_constant<int, K>) if there are kernels for K = `size`, and tell whether there are.
+  // Call function(std::integral_constant<int, K>) if there are kernels for K = `size`, and tell whether there are.
   template <typename Function>
   static bool choose(int64_t size, const Function& function) {
     return ((size == Sizes && (function(std::integral_constant<int, Sizes>()), true)) || ...);
@@ -51,22 +46,36 @@ struct KernelSizeList {
 };
 using KernelSizes = KernelSizeList<ELSA_KERNEL_SIZES>;
 
-// Whether the kernels with a compile-time K may take a call: stride 1, sums in float32, 32 bits for every row and
-// column, also outside the map, and for the number of pixels, few enough channels for the rows of a grid, and few
-// enough columns for Tiling's reciprocal.
+// Whether the kernels with a compile-time K may take a call: stride 1, sums in float32, and 32 bits for every row,
+// every column and the number of pixels.
 template <typename Shape>
 bool is_plain(const Shape& shape, int64_t stride, DType dtype) {
-  constexpr int64_t most_rows = 1 << 24, most_columns = 1 << 18, most_pixels = 1 << 30, most_grid_rows = 65535;
+  // A tap lies up to K / 2 dilations outside the map: with 2²⁴ rows and a dilation of 2²⁴ that fits for K < 200.
+  constexpr int64_t most_rows = 1 << 24;
+  // For 2¹⁸ columns the reciprocal of StripTiling divides exactly.
+  constexpr int64_t most_columns = 1 << 18;
+  // The tiles of a batch are no more than its pixels, and a thread block steps over as many as there are thread blocks.
+  constexpr int64_t most_pixels = 1 << 30;
+  // There are no more slices than channels, and each is a y of the grid.
+  constexpr int64_t most_channels = most_blocks_yz;
   return stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
          shape.neighbourhood.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
-         shape.channels <= most_grid_rows;
+         shape.channels <= most_channels;
 }
 
-// The number of partial results of each of `groups` sums over `rows` rows of pixels, of which `wanted` fill the device:
-// no more than there are rows, and enough that none of them is a long sum.
-inline int64_t partial_results(int64_t wanted, int64_t groups, int64_t rows) {
+// Thread blocks for `tiles` tiles of each of `slices` slices of the channels: one for each tile, or as many as fill the
+// device. That is 8 for a multiprocessor, two to four times what is resident there: a thread block that ends early
+// leaves little idle. The number was not measured.
+inline int64_t blocks_for_tiles(int64_t slices, int64_t tiles) {
+  constexpr int64_t enough = 8;
+  return std::clamp<int64_t>(enough * multiprocessors() / slices, 1, tiles);
+}
+
+// The number of partial results of each of `sums` sums over `rows` rows of pixels, of which `wanted` fill the device:
+// no more than there are rows, and not so few that one of them is a long sum.
+inline int64_t partial_results(int64_t wanted, int64_t sums, int64_t rows) {
   constexpr int64_t fewest = 16;
-  return std::clamp<int64_t>(std::max(wanted, fewest) / groups, 1, rows);
+  return std::clamp<int64_t>(std::max(wanted, fewest) / sums, 1, rows);
 }
 
 }  // namespace elsa::cuda

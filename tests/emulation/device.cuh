@@ -1,5 +1,5 @@
-// The host's version of the device header of the kernels: a block's threads run as fibers, one after another, and give
-// way to the next at every barrier.
+// The host's version of the device header of the kernels: the threads of a thread block run as fibers, one after
+// another, and give way to the next at every barrier.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -13,6 +13,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "../../src/cuda/grid.h"
 #include "../../src/cuda/words.cuh"
 
 #define __global__
@@ -26,15 +27,9 @@ struct Index {
   unsigned x, y, z;
 };
 
-struct Grid {
-  int64_t x, y, z;
-  int threads;
-  size_t shared_bytes;
-};
-
 namespace emulation {
 
-// Of the threads of a block, and of the blocks of a grid. What a kernel gives must not depend on it.
+// The order of the threads of a thread block, and of the thread blocks of a grid. Results must not depend on it.
 enum class Order { ascending, descending, random };
 extern Order order;
 
@@ -44,18 +39,18 @@ extern std::mutex one_op_at_a_time;
 
 extern Index thread_index, block_index, grid_size;
 
-// Run `thread` once for every thread of every block.
+// Run `thread` once for every thread of every thread block.
 void run(const Grid& grid, const std::function<void()>& thread);
 
 unsigned char* shared_memory();
 
-// Wait for all threads of the block, or of the warp, that have not ended.
+// Wait for all threads of the thread block, or of the warp, that have not ended.
 void wait_for_block();
 void wait_for_warp();
 
-// What each lane of the warp gives. All lanes must call.
-using Given = std::array<uint64_t, 6>;
-std::array<const Given*, 32> give(const Given& given);
+// Hand a message to the other lanes of the warp, and get those of all lanes. All lanes must call.
+using Message = std::array<uint64_t, 6>;
+std::array<const Message*, 32> exchange(const Message& message);
 
 }  // namespace emulation
 
@@ -63,19 +58,16 @@ std::array<const Given*, 32> give(const Given& given);
 #define blockIdx (::elsa::cuda::emulation::block_index)
 #define gridDim (::elsa::cuda::emulation::grid_size)
 
-inline int passing_thread() { return int(threadIdx.x); }
+inline int reread_thread_index() { return int(threadIdx.x); }
 
 inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
-template <typename T>
-T __shfl_sync(unsigned, T given, int lane) {
-  return T((*emulation::give({given})[lane])[0]);
+inline double __shfl_xor_sync(unsigned, double number, int mask) {
+  const auto messages = emulation::exchange({std::bit_cast<uint64_t>(number)});
+  return std::bit_cast<double>((*messages[threadIdx.x % 32 ^ mask])[0]);
 }
-inline double __shfl_xor_sync(unsigned, double given, int mask) {
-  return std::bit_cast<double>((*emulation::give({std::bit_cast<uint64_t>(given)})[threadIdx.x % 32 ^ mask])[0]);
-}
-inline float __shfl_xor_sync(unsigned all, float given, int mask) {
-  return float(__shfl_xor_sync(all, double(given), mask));
+inline float __shfl_xor_sync(unsigned all, float number, int mask) {
+  return float(__shfl_xor_sync(all, double(number), mask));
 }
 
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
@@ -113,50 +105,51 @@ void unpack(const Words<T>& words, float (&to)[lane_channels]) {
   for (int c = 0; c < lane_channels; ++c) to[c] = widened(numbers[c]);
 }
 
-// See the other version of this header for which lane has what.
+// src/cuda/platform/device.cuh has the table of which lane has what.
 template <typename T>
 void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
-  const auto given = emulation::give({left[0], left[1], left[2], left[3], right[0], right[1]});
-  const auto half = [](uint32_t word, int number) {
+  const auto messages = emulation::exchange({left[0], left[1], left[2], left[3], right[0], right[1]});
+  const auto half = [](uint64_t word, int number) {
     float numbers[2];
-    unpack<T>(word, numbers[0], numbers[1]);
+    unpack<T>(uint32_t(word), numbers[0], numbers[1]);
     return numbers[number];
   };
-  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   for (int s = 0; s < 4; ++s) {
-    const int row = group + s / 2 * 8, column = 2 * pair + s % 2;
+    const int row = g + s / 2 * 8, column = 2 * t + s % 2;
     for (int k = 0; k < 16; ++k) {
+      // Among the lanes that have the row of `left`, and among those that have the column of `right`, the one with k.
       const int holder = k % 8 / 2;
-      const uint32_t a = (*given[row % 8 * 4 + holder])[row / 8 + k / 8 * 2],
-                     b = (*given[column * 4 + holder])[4 + k / 8];
+      const uint64_t a = (*messages[row % 8 * 4 + holder])[row / 8 + k / 8 * 2];
+      const uint64_t b = (*messages[column * 4 + holder])[4 + k / 8];
       sum[s] += half(a, k % 2) * half(b, k % 2);
     }
   }
 }
 
-// Where each lane of the warp has a row of a matrix in shared memory.
+// The addresses in shared memory that the lanes of the warp give.
 template <typename T>
 std::array<const T*, 32> matrix_rows(const T* row) {
   if (std::bit_cast<uintptr_t>(row) % 16 != 0) throw std::runtime_error("emulation: a row at no multiple of 16 bytes");
-  const auto given = emulation::give({std::bit_cast<uintptr_t>(row)});
+  const auto messages = emulation::exchange({std::bit_cast<uintptr_t>(row)});
   std::array<const T*, 32> rows;
-  for (int lane = 0; lane < 32; ++lane) rows[lane] = std::bit_cast<const T*>((*given[lane])[0]);
+  for (int lane = 0; lane < 32; ++lane) rows[lane] = std::bit_cast<const T*>((*messages[lane])[0]);
   return rows;
 }
 
 template <typename T>
 void load_left(const T* row, uint32_t (&left)[4]) {
   const auto rows = matrix_rows(row);
-  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
-  for (int m = 0; m < 4; ++m) std::memcpy(&left[m], rows[8 * m + group] + 2 * pair, sizeof left[m]);
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  for (int m = 0; m < 4; ++m) std::memcpy(&left[m], rows[8 * m + g] + 2 * t, sizeof left[m]);
 }
 
 template <typename T>
 void load_transposed(const T* row, uint32_t (&matrices)[4]) {
   const auto rows = matrix_rows(row);
-  const int group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   for (int m = 0; m < 4; ++m) {
-    const std::array<T, 2> column{rows[8 * m + 2 * pair][group], rows[8 * m + 2 * pair + 1][group]};
+    const std::array<T, 2> column{rows[8 * m + 2 * t][g], rows[8 * m + 2 * t + 1][g]};
     matrices[m] = std::bit_cast<uint32_t>(column);
   }
 }
@@ -169,7 +162,7 @@ T* shared_memory() {
 inline int multiprocessors() { return 1; }
 
 template <typename Arguments>
-void launch(const char*, void (*kernel)(Arguments), const Grid& grid, void*, const Arguments& arguments) {
+void launch(void (*kernel)(Arguments), const Grid& grid, void*, const Arguments& arguments) {
   emulation::run(grid, [&] { kernel(arguments); });
 }
 

@@ -1,4 +1,4 @@
-// Blocks as loops, threads as fibers.
+// Thread blocks as loops, threads as fibers.
 #include <torch/csrc/stable/library.h>
 #include <ucontext.h>
 
@@ -11,6 +11,8 @@
 #include <random>
 #include <stdexcept>
 #include <vector>
+
+#include "../../src/core/index.h"
 
 namespace elsa::cuda::emulation {
 
@@ -36,8 +38,8 @@ struct Fiber {
   State state;
   bool started;
   Place place;
-  unsigned gifts;
-  Given given[2];
+  unsigned exchanges;
+  Message messages[2];
 };
 
 std::vector<Fiber> fibers;  // kept from launch to launch, for their stacks
@@ -99,11 +101,11 @@ void run_block() {
   for (int t = 0; t < threads; ++t) {
     fibers[t].state = State::ready;
     fibers[t].started = false;
-    fibers[t].gifts = 0;
+    fibers[t].exchanges = 0;
   }
-  // A warp goes on until all of its threads wait for the block or have ended: whatever it needs of another warp is not
-  // there yet if no barrier sees to it, or gone already.
-  const std::vector<int64_t> warps = in_order((threads + warp_size - 1) / warp_size), lanes = in_order(warp_size);
+  // A warp goes on until all of its threads wait for the thread block or have ended: what it needs of another warp is
+  // not there yet, or there no longer, unless a barrier sees to it.
+  const std::vector<int64_t> warps = in_order(divide_up(threads, warp_size)), lanes = in_order(warp_size);
   do {
     for (const int64_t warp : warps) {
       const int first = int(warp) * warp_size, last = std::min(first + warp_size, threads);
@@ -137,26 +139,22 @@ void wait_for_block() { wait(State::waiting_for_block); }
 
 void wait_for_warp() { wait(State::waiting_for_warp); }
 
-std::array<const Given*, 32> give(const Given& given) {
+std::array<const Message*, 32> exchange(const Message& message) {
   Fiber& fiber = fibers[current];
-  // Two in turn: no thread gives a second time before all have taken.
-  const int turn = fiber.gifts++ % 2, first = current / warp_size * warp_size;
-  fiber.given[turn] = given;
+  // Two messages in turn: no thread gives a second one before all have taken the first.
+  const int turn = fiber.exchanges++ % 2, first = current / warp_size * warp_size;
+  fiber.messages[turn] = message;
   wait_for_warp();
-  std::array<const Given*, warp_size> all;
+  std::array<const Message*, warp_size> all;
   for (int lane = 0; lane < warp_size; ++lane) {
-    lanes_missing |= fibers[first + lane].gifts < fiber.gifts;
-    all[lane] = &fibers[first + lane].given[turn];
+    lanes_missing |= fibers[first + lane].exchanges < fiber.exchanges;
+    all[lane] = &fibers[first + lane].messages[turn];
   }
   return all;
 }
 
 void run(const Grid& grid, const std::function<void()>& thread) {
-  // What every device of compute capability 8.0 and newer can start.
-  constexpr int most_threads = 1024;
-  constexpr int64_t most_blocks = INT32_MAX, most_rows = 65535;
-  constexpr size_t most_shared_bytes = 99 << 10;
-  if (grid.threads > most_threads || grid.x > most_blocks || grid.y > most_rows || grid.z > most_rows ||
+  if (grid.threads > most_threads || grid.x > most_blocks_x || grid.y > most_blocks_yz || grid.z > most_blocks_yz ||
       grid.shared_bytes > most_shared_bytes || std::min({grid.x, grid.y, grid.z}) < 1) {
     throw std::runtime_error("emulation: no device could start this grid");
   }
@@ -167,8 +165,8 @@ void run(const Grid& grid, const std::function<void()>& thread) {
   grid_size = {unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)};
   for (const int64_t block : in_order(grid.x * grid.y * grid.z)) {
     block_index = {unsigned(block % grid.x), unsigned(block / grid.x % grid.y), unsigned(block / grid.x / grid.y)};
-    // Of the very size, so that the address sanitizer sees its end, and of NaNs, so that a result shows what was read
-    // before it was written.
+    // Of exactly that size, so that the address sanitizer sees its end, and filled with NaNs, so that a result shows
+    // what was read before it was written.
     shared.reset(new unsigned char[grid.shared_bytes]);
     std::memset(shared.get(), 0xff, grid.shared_bytes);
     run_block();

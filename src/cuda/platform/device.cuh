@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#include "../grid.h"
 #include "../words.cuh"
 
 namespace elsa::cuda {
@@ -60,14 +61,16 @@ __device__ void unpack(const Words<T>& words, float (&to)[lane_channels]) {
   }
 }
 
-// Add the product of a 16 × 16 matrix and a 16 × 8 matrix to a 16 × 8 matrix of sums, all three spread over a warp; all
-// its lanes must call. Words hold two numbers, the lower half first. The elements of lane 4·g + t, by row and column:
-// clang-format off
+// Add the product of a 16 × 16 matrix and a 16 × 8 matrix to a 16 × 8 matrix of sums, all three spread over the lanes
+// of a warp, all of which must call. It is the mma.m16n8k16 of the PTX manual. A word holds two numbers, the first in
+// its lower half. With g = lane / 4 and t = lane % 4, a lane has these elements:
 //
-//   left[0]  g,     2t and 2t + 1        right[0]  2t and 2t + 1,      g        sum[0], sum[1]  g,     2t and 2t + 1
-//   left[1]  g + 8, 2t and 2t + 1        right[1]  2t + 8 and 2t + 9,  g        sum[2], sum[3]  g + 8, 2t and 2t + 1
-//   left[2]  g,     2t + 8 and 2t + 9
-//   left[3]  g + 8, 2t + 8 and 2t + 9
+// clang-format off
+//            row    column                        row               column             row    column
+//   left[0]  g      2t, 2t + 1         right[0]   2t, 2t + 1        g       sum[0]     g      2t
+//   left[1]  g + 8  2t, 2t + 1         right[1]   2t + 8, 2t + 9    g       sum[1]     g      2t + 1
+//   left[2]  g      2t + 8, 2t + 9                                          sum[2]     g + 8  2t
+//   left[3]  g + 8  2t + 8, 2t + 9                                          sum[3]     g + 8  2t + 1
 // clang-format on
 template <typename T>
 __device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
@@ -84,8 +87,8 @@ __device__ void add_product(const uint32_t (&left)[4], const uint32_t (&right)[2
   }
 }
 
-// The left operand from shared memory. Lane l gives where 8 numbers of row l % 16 are: for l < 16 the first eight, else
-// the last. They lie at a multiple of 16 bytes.
+// Load the left operand of add_product from shared memory. Lane l gives the address of 8 numbers of row l % 16: of the
+// first eight if l < 16, else of the last. The address is a multiple of 16 bytes. All lanes must call.
 template <typename T>
 __device__ void load_left(const T* row, uint32_t (&left)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -94,8 +97,9 @@ __device__ void load_left(const T* row, uint32_t (&left)[4]) {
                : "memory");
 }
 
-// Four 8 × 8 matrices from shared memory, transposed. Lane 8·m + r gives where row r of matrix m is, at a multiple of
-// 16 bytes; lane 4·g + t gets of each matrix the elements of column g of the rows 2t, 2t + 1.
+// Load four 8 × 8 matrices from shared memory, transposed. Lane 8·m + r gives the address of row r of matrix m, a
+// multiple of 16 bytes. With g = lane / 4 and t = lane % 4, a lane gets from each matrix the elements of column g in
+// the rows 2t and 2t + 1. All lanes must call.
 template <typename T>
 __device__ void load_transposed(const T* row, uint32_t (&matrices)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -104,51 +108,45 @@ __device__ void load_transposed(const T* row, uint32_t (&matrices)[4]) {
                : "memory");
 }
 
-// threadIdx.x for what is done once in a while: the compiler cannot keep what it computes from it in registers, which
-// the inner loops need.
-__device__ inline int passing_thread() {
+// threadIdx.x, read anew by every call. What is computed from it stays in no register until the next call, since the
+// compiler does not know that that gives the same: code outside of the inner loops takes no registers from them.
+__device__ inline int reread_thread_index() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
   return thread;
 }
 
-// The block's dynamic shared memory.
+// The thread block's dynamic shared memory.
 template <typename T>
 __device__ T* shared_memory() {
   extern __shared__ __align__(16) unsigned char bytes[];
   return reinterpret_cast<T*>(bytes);
 }
 
-inline void check(cudaError_t status, const char* kernel) {
+inline void check(cudaError_t status) {
   if (status != cudaSuccess) {
     cudaGetLastError();  // forgets it: the next launch, a good one, would be reported as failed
-    throw std::runtime_error(std::string("elsa::") + kernel + ": CUDA failed: " + cudaGetErrorString(status));
+    throw std::runtime_error(std::string("CUDA failed: ") + cudaGetErrorString(status));
   }
 }
 
 inline int multiprocessors() {
   int device = 0, count = 0;
-  check(cudaGetDevice(&device), "multiprocessors");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
   return count;
 }
 
-struct Grid {
-  int64_t x, y, z;
-  int threads;
-  size_t shared_bytes;
-};
-
-// Start `kernel` on `stream`; `name` is for the error message.
 template <typename Arguments>
-void launch(const char* name, void (*kernel)(Arguments), const Grid& grid, void* stream, const Arguments& arguments) {
+void launch(void (*kernel)(Arguments), const Grid& grid, void* stream, const Arguments& arguments) {
+  // The CUDA C++ Programming Guide: a kernel that wants more dynamic shared memory than 48 KiB has to ask for it.
   constexpr size_t without_asking = 48 << 10;
   if (grid.shared_bytes > without_asking) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)), name);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
   }
   const dim3 blocks(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
   kernel<<<blocks, grid.threads, grid.shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments);
-  check(cudaGetLastError(), name);
+  check(cudaGetLastError());
 }
 
 }  // namespace elsa::cuda

@@ -3,19 +3,12 @@
 // A tile's source pixels, with a border of zeros, and its attention are first copied into small channels-last scratch
 // in the accumulation type: whatever the tensors' layout and dtype, the inner loops see one, and need no bounds checks.
 // They hold several pixels × up to two vectors of channels in registers and walk the taps.
-#include <type_traits>
-
+#include "../../../core/choose.h"
 #include "gather.h"
 #include "reduce.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
 namespace {
-
-// Pass `choose(flag, f)` on as f(std::true_type) or f(std::false_type): run-time flags become template arguments.
-template <typename Function>
-ELSA_INLINE void choose(bool flag, const Function& function) {
-  flag ? function(std::true_type()) : function(std::false_type());
-}
 
 template <typename T>
 void gather_as(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t last_unit) {

@@ -2,24 +2,19 @@
 #pragma once
 
 #include "../../../cuda/any.cuh"
+#include "matrix.cuh"
 #include "passes.h"
 
 namespace elsa::ghost_head {
 
 using namespace cuda;
 
-template <typename T>
-__device__ Accumulator<T> matrix_at(const MatrixView& matrix, int64_t index) {
-  return matrix.dtype == DType::float32 ? Accumulator<T>(static_cast<const float*>(matrix.data)[index])
-                                        : widened(static_cast<const T*>(matrix.data)[index]);
-}
-
 template <typename T, bool Adjoint>
-__global__ void __launch_bounds__(any_threads, any_blocks) gather_any_kernel(const Gather op) {
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) gather_any_kernel(const Gather op) {
   const Shape& shape = op.shape;
   const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, reach = K / 2 * d;
-  // In the adjoint, the map that is read lies spread out, `stride` apart.
-  const int step = Adjoint ? 1 : int(shape.neighbourhood.stride), spacing = Adjoint ? int(shape.neighbourhood.stride) : 1;
+  // In the adjoint the source's pixels stand `spacing` apart on the grid of the output.
+  const int stride = int(shape.neighbourhood.stride), step = Adjoint ? 1 : stride, spacing = Adjoint ? stride : 1;
   const int head_channels = int(shape.channels / shape.heads);
   for_results(op.out, shape.batch, shape.channels, 1, [&](const Element& out, bool exists) {
     if (!exists) return;
@@ -37,20 +32,21 @@ __global__ void __launch_bounds__(any_threads, any_blocks) gather_any_kernel(con
         if (column * spacing != x) continue;
         const int64_t tap = Adjoint ? (K - 1 - i) * K + K - 1 - j : i * K + j;
         Accumulator<T> weight = widened(
-            *at<const T>(op.attn, out.sample, head_taps + tap, Adjoint ? row : out.row, Adjoint ? column : out.column));
-        if (op.mul.data) weight *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + matrix + tap);
-        if (op.add.data) weight += matrix_at<T>(op.add, out.sample * op.add.batch_stride + matrix + tap);
-        sum += weight * widened(*at<const T>(op.source, out.sample, out.channel, row, column));
+            *op.attn.at<const T>(out.sample, head_taps + tap, Adjoint ? row : out.row, Adjoint ? column : out.column));
+        if (op.mul.data) weight *= Matrix<T>(op.mul).at(out.sample * op.mul.batch_stride + matrix + tap);
+        if (op.add.data) weight += Matrix<T>(op.add).at(out.sample * op.add.batch_stride + matrix + tap);
+        sum += weight * widened(*op.source.at<const T>(out.sample, out.channel, row, column));
       }
     }
-    *at<T>(op.out, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
+    *op.out.at<T>(out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
   });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(any_threads, any_blocks) grad_attn_any_kernel(const Reduce op) {
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_attn_any_kernel(const Reduce op) {
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, taps = K * K, head_channels = shape.channels / shape.heads;
+  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
+  const int64_t taps = K * K, head_channels = shape.channels / shape.heads;
   for_results(op.grad_attn, shape.batch, shape.heads * taps, 1, [&](const Element& out, bool exists) {
     if (!exists) return;
     const unsigned head = unsigned(out.channel) / unsigned(taps), tap = unsigned(out.channel) % unsigned(taps);
@@ -59,40 +55,42 @@ __global__ void __launch_bounds__(any_threads, any_blocks) grad_attn_any_kernel(
     Accumulator<T> sum = 0;
     if (row >= 0 && row < op.value.height && column >= 0 && column < op.value.width) {
       for (int64_t channel = head * head_channels; channel < (head + 1) * head_channels; ++channel) {
-        Accumulator<T> product = widened(*at<const T>(op.grad, out.sample, channel, out.row, out.column)) *
-                                 widened(*at<const T>(op.value, out.sample, channel, row, column));
-        if (op.mul.data) product *= matrix_at<T>(op.mul, out.sample * op.mul.batch_stride + channel * taps + tap);
+        Accumulator<T> product = widened(*op.grad.at<const T>(out.sample, channel, out.row, out.column)) *
+                                 widened(*op.value.at<const T>(out.sample, channel, row, column));
+        if (op.mul.data) product *= Matrix<T>(op.mul).at(out.sample * op.mul.batch_stride + channel * taps + tap);
         sum += product;
       }
     }
-    *at<T>(op.grad_attn, out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
+    *op.grad_attn.at<T>(out.sample, out.channel, out.row, out.column) = rounded<T>(sum);
   });
 }
 
-// One element of the matrices and one of their partial results per thread: a row of blocks per partial result.
+// A thread has one element of the matrices, along x of the grid, and the partial results blockIdx.y, blockIdx.y +
+// gridDim.y, …
 template <typename T>
-__global__ void __launch_bounds__(any_threads, any_blocks) grad_matrices_any_kernel(const Reduce op) {
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrices_any_kernel(const Reduce op) {
   using A = Accumulator<T>;
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, s = shape.neighbourhood.stride, taps = K * K;
-  const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, group_samples = shape.batch / op.sums;
+  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
+  const int64_t s = shape.neighbourhood.stride, taps = K * K;
+  const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, sum_samples = shape.batch / op.sums;
   if (index >= shape.channels * taps) return;
   const int64_t channel = index % shape.channels, tap = index / shape.channels;
   const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
   const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;
   for (int64_t partial = blockIdx.y; partial < op.sums * op.chunks; partial += gridDim.y) {
-    const int64_t group = partial / op.chunks;
+    const int64_t sum_index = partial / op.chunks;
     A sum_mul = 0, sum_add = 0;
-    RowOfPixels unit(partial - group * op.chunks, op.grad.height);
-    for (; unit.sample < group_samples; unit.advance(op.chunks, op.grad.height)) {
-      const int64_t sample = group * group_samples + unit.sample, y = unit.row;
+    RowOfPixels unit(partial - sum_index * op.chunks, op.grad.height);
+    for (; unit.sample < sum_samples; unit.advance(op.chunks, op.grad.height)) {
+      const int64_t sample = sum_index * sum_samples + unit.sample, y = unit.row;
       if (y * s + dy < 0 || y * s + dy >= op.value.height) continue;
       for (int64_t x = 0; x < op.grad.width; ++x) {
         if (x * s + dx < 0 || x * s + dx >= op.value.width) continue;
-        const A product = widened(*at<const T>(op.grad, sample, channel, y, x)) *
-                          widened(*at<const T>(op.value, sample, channel, y * s + dy, x * s + dx));
+        const A product = widened(*op.grad.at<const T>(sample, channel, y, x)) *
+                          widened(*op.value.at<const T>(sample, channel, y * s + dy, x * s + dx));
         sum_add += product;
-        if (op.partial_mul) sum_mul += product * widened(*at<const T>(op.attn, sample, attn_channel, y, x));
+        if (op.partial_mul) sum_mul += product * widened(*op.attn.at<const T>(sample, attn_channel, y, x));
       }
     }
     const int64_t to = (partial * shape.channels + channel) * taps + tap;

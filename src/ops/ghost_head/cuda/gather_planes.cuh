@@ -1,59 +1,89 @@
-// The gather of ghost_head on the matrix units, for 16-bit types without ghost_mul, stride 1 and K ≤ 9. There
+// The gather of ghost_head on the tensor cores, for 16-bit types without ghost_mul, stride 1 and K ≤ 9. There
 //
 //   out = Σ attn · source + Σ add · source,
 //
-// and for a row of taps and 8 neighbouring pixels, which need no more than 16 sources, both sums are products with a
-// band matrix: out[pixel] = Σ_s source[s] · weight[s − pixel][pixel]. The band of attn serves 32 channels of a row of
-// pixels, that of ghost_add 16 rows of pixels of a channel. The products are exact and the sums float32, as elsewhere.
+// and for a row of taps and a fragment of 8 pixels, which need no more than 16 sources, both sums are products with a
+// band matrix: out[pixel] = Σ_s source[s] · weight[s − pixel][pixel]. For K = 3, with the tap's number for the weight
+// and a dot for zero, it is
 //
-// A block has the sources of a tile in shared memory, and the sums over ghost_add, with which those over attn begin.
+// clang-format off
+//             pixel  0  1  2  3  4  5  6  7
+//   source  0        0  .  .  .  .  .  .  .
+//           1        1  0  .  .  .  .  .  .
+//           2        2  1  0  .  .  .  .  .
+//           3        .  2  1  0  .  .  .  .
+//           …
+// clang-format on
+//
+// The band matrix of attn serves the 32 channels of a slice, that of ghost_add 16 rows of pixels of one channel. The
+// products are exact and the sums float32, as elsewhere.
+//
+// A thread block has the sources of a tile in shared memory, and the sums over ghost_add, to which it adds those over
+// attn.
 #pragma once
 
-#include "tile.cuh"
 #include "../../../cuda/planes.cuh"
+#include "matrix.cuh"
+#include "passes.h"
 
 namespace elsa::ghost_head {
 
 using namespace cuda;
 
+template <typename Number, int KernelSize, bool Vector, bool Add, bool Adjoint>
+struct GatherPlanesTraits {
+  using T = Number;
+  static constexpr int K = KernelSize, taps = K * K;
+  static constexpr bool vector = Vector, add = Add, adjoint = Adjoint;
+  using Sources = SourcePlanes<K>;
+
+  // A multiprocessor's 65536 registers are 168 a thread.
+  static constexpr int threads = planes_threads, resident_blocks = 3;
+
+  // A float32 ghost_add beside 16-bit maps is taken as the sum of two numbers of T.
+  static constexpr int summands = 2;
+
+  // Shared memory: the sources' planes, those of the sums over ghost_add, and ghost_add's summands.
+  static constexpr int sums_pitch = plane_side * plane_side + plane_padding;
+  static constexpr size_t source_bytes = sizeof(T) * slice_channels * Sources::pitch;
+  static constexpr size_t sums_bytes = sizeof(float) * slice_channels * sums_pitch;
+  static constexpr size_t summand_bytes = sizeof(T) * slice_channels * summands * taps;
+  static constexpr size_t shared_bytes = source_bytes + (add ? sums_bytes + summand_bytes : 0);
+};
+
+// A fragment's pixels and K taps reach 7 + K sources, and an mma takes 16.
 template <typename T, int K>
-constexpr bool planes_take = matrix_units_take<T> && K <= 9;
-
-constexpr int plane_sums = plane_side * plane_side + 8;
-constexpr int matrix_terms = 2;  // in T, of a float32 of ghost_add
-
-template <typename T, int K, bool Add>
-constexpr size_t planes_shared_bytes =
-    slot_channels *
-    (sizeof(T) * source_pitch<K> + (Add ? sizeof(float) * plane_sums + sizeof(T) * matrix_terms * K * K : 0));
+constexpr bool gather_planes_take = tensor_cores_take<T> && K <= 9;
 
 template <typename T>
-struct PlanesArguments {
+struct GatherPlanesArguments {
   Map<T> out;
   Map<const T> source, attn;
   Matrix<T> add;
-  Lattice lattice;
-  int batch, head_channels, head_blocks;  // blocks of 32 channels in a head
+  PlaneTiling tiling;
+  int batch, head_channels, head_slices;
 };
 
-// Copy ghost_add to shared memory, [term][plane][tap].
-template <typename T, int K, bool Adjoint>
-__device__ void stage_terms(const Matrix<T>& add, int sample, int64_t first_channel, int count, T* to) {
-  constexpr int taps = K * K;
-  for (int element = passing_thread(); element < slot_channels * taps; element += planes_threads) {
-    const int channel = channel_of_plane(element / taps), tap = Adjoint ? taps - 1 - element % taps : element % taps;
+// Copy ghost_add to shared memory, [summand][plane][tap].
+template <typename Traits, typename T>
+__device__ void stage_summands(const Matrix<T>& add, int sample, int64_t first_channel, int count, T* to) {
+  constexpr int taps = Traits::taps;
+  for (int element = reread_thread_index(); element < slice_channels * taps; element += planes_threads) {
+    const int channel = channel_of_plane(element / taps);
+    const int tap = Traits::adjoint ? taps - 1 - element % taps : element % taps;
     float rest = channel < count ? add.at(sample * add.batch_stride + (first_channel + channel) * taps + tap) : 0;
 #pragma unroll
-    for (int term = 0; term < matrix_terms; ++term) {
+    for (int summand = 0; summand < Traits::summands; ++summand) {
       const T part = rounded<T>(rest);
-      to[term * slot_channels * taps + element] = part;
+      to[summand * slice_channels * taps + element] = part;
       rest -= widened(part);
     }
   }
 }
 
-// A lane's elements of a band matrix, 16 sources × 8 pixels: those of pixel lane / 4 for the sources 2t, 2t + 1, 2t + 8
-// and 2t + 9, with t = lane % 4. Element k is that of the tap `first + offset(k)` of a row, if the row has it.
+// A lane's four elements of a band matrix, the right operand of add_product: for pixel g = lane / 4 the sources 2t,
+// 2t + 1, 2t + 8 and 2t + 9, with t = lane % 4. Element k belongs to the tap `first + offset(k)` of a row, if the row
+// has that.
 struct BandLane {
   int pixel, first;
 
@@ -61,13 +91,13 @@ struct BandLane {
 
   __device__ static int offset(int k) { return k % 2 + k / 2 * 8; }
 
-  // Where the lane's taps are, of those that lie `step` bytes apart.
-  __device__ void locate(const void* taps, int64_t step, const char* (&elements)[4]) const {
+  // Where the weights of these taps are, if the row's lie `byte_stride` bytes apart from `taps` on.
+  __device__ void locate(const void* taps, int64_t byte_stride, const char* (&elements)[4]) const {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) elements[k] = static_cast<const char*>(taps) + (first + offset(k)) * step;
+    for (int k = 0; k < 4; ++k) elements[k] = static_cast<const char*>(taps) + (first + offset(k)) * byte_stride;
   }
 
-  // The band of the elements of which the bit in `inside` is set.
+  // Load the elements of which the bit in `inside` is set; the others are zero.
   __device__ static void load(const char* const (&elements)[4], uint32_t inside, uint32_t (&band)[2]) {
     uint32_t numbers[4];
 #pragma unroll
@@ -77,7 +107,7 @@ struct BandLane {
     band[0] = numbers[0] | numbers[1] << 16, band[1] = numbers[2] | numbers[3] << 16;
   }
 
-  // The bits of those taps of which is_inside(tap) holds.
+  // Bit k: whether element k belongs to a tap for which is_inside(tap) holds.
   template <int K, typename Function>
   __device__ uint32_t bits(const Function& is_inside) const {
     uint32_t inside = 0;
@@ -90,65 +120,73 @@ struct BandLane {
   }
 };
 
-// The sums over ghost_add, of 8 planes by each warp: products of the tile's rows with the bands.
-template <typename T, int K>
-__device__ void sum_over_add(const T* planes, const T* terms, int used_terms, float* sums) {
+// The sums over ghost_add: each warp does 8 planes, as products of 16 rows of the tile with the band matrices.
+template <typename Traits, typename T>
+__device__ void sum_over_add(const T* planes, const T* summands, int used_summands, float* sums) {
+  using Sources = typename Traits::Sources;
+  constexpr int K = Traits::K;
   const BandLane band_lane;
   const uint32_t inside = band_lane.bits<K>([](int) { return true; });
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int plane = threadIdx.x / 32; plane < slot_channels; plane += planes_warps) {
-    float sum[groups][4] = {};
+  for (int plane = threadIdx.x / 32; plane < slice_channels; plane += planes_warps) {
+    float sum[row_fragments][4] = {};
 #pragma unroll
     for (int i = 0; i < K; ++i) {
-      uint32_t source[groups][4];
+      uint32_t source[row_fragments][4];
 #pragma unroll
-      for (int group = 0; group < groups; ++group) {
-        load_left<T>(
-            planes + plane * source_pitch<K> + (i + lane % 16) * source_columns + (group + lane / 16) * group_pixels,
-            source[group]);
+      for (int fragment = 0; fragment < row_fragments; ++fragment) {
+        load_left<T>(planes + plane * Sources::pitch + (i + lane % 16) * Sources::columns +
+                         (fragment + lane / 16) * fragment_pixels,
+                     source[fragment]);
       }
 #pragma unroll
-      for (int term = 0; term < matrix_terms; ++term) {
-        if (term >= used_terms) break;
+      for (int summand = 0; summand < Traits::summands; ++summand) {
+        if (summand >= used_summands) break;
         uint32_t band[2];
         const char* elements[4];
-        band_lane.locate(terms + ((term * slot_channels + plane) * K + i) * K, sizeof(T), elements);
+        band_lane.locate(summands + ((summand * slice_channels + plane) * K + i) * K, sizeof(T), elements);
         band_lane.load(elements, inside, band);
 #pragma unroll
-        for (int group = 0; group < groups; ++group) add_product<T>(source[group], band, sum[group]);
+        for (int fragment = 0; fragment < row_fragments; ++fragment) {
+          add_product<T>(source[fragment], band, sum[fragment]);
+        }
       }
     }
-    float* to = sums + plane * plane_sums + band_lane.pixel * plane_side + lane % 4 * 2;
+    float* to = sums + plane * Traits::sums_pitch + band_lane.pixel * plane_side + lane % 4 * 2;
 #pragma unroll
-    for (int group = 0; group < groups; ++group, to += group_pixels) {
-      to[0] = sum[group][0], to[1] = sum[group][1];
-      to[8 * plane_side] = sum[group][2], to[8 * plane_side + 1] = sum[group][3];
+    for (int fragment = 0; fragment < row_fragments; ++fragment, to += fragment_pixels) {
+      to[0] = sum[fragment][0], to[1] = sum[fragment][1];
+      to[8 * plane_side] = sum[fragment][2], to[8 * plane_side + 1] = sum[fragment][3];
     }
   }
 }
 
-// Add the sums over attn, of a group of a row of pixels, and write the results. `planes` and `sums` are at the group's.
-template <typename T, int K, bool Vector, bool Add, bool Adjoint>
-__device__ void finish_group(const PlanesArguments<T>& a, const LatticeTile& tile, int sample, int head,
-                             int64_t first_channel, int count, int y, int group, const T* planes, const float* sums) {
-  constexpr int radius = K / 2, halves = slot_channels / 16;
+// Add the sums over attn, for a fragment of row y of the tile, and write the results. `planes` and `sums` point to the
+// fragment's first pixel.
+template <typename Traits, typename T>
+__device__ void finish_fragment(const GatherPlanesArguments<T>& a, const PlaneTile& tile, int sample, int head,
+                                int64_t first_channel, int count, int y, int fragment, const T* planes,
+                                const float* sums) {
+  using Sources = typename Traits::Sources;
+  constexpr int K = Traits::K, radius = K / 2, halves = slice_channels / 16;
+  constexpr bool adjoint = Traits::adjoint;
   const BandLane band_lane;
-  const int lane = threadIdx.x % 32, d = a.lattice.dilation, x = group * group_pixels + band_lane.pixel;
-  const int row = tile.row + y * d, column = tile.column + group * group_pixels * d;
+  const int lane = threadIdx.x % 32, d = a.tiling.dilation, x = fragment * fragment_pixels + band_lane.pixel;
+  const int row = tile.row + y * d, column = tile.column + fragment * fragment_pixels * d;
 
-  // Attention of the pixel itself, or in the adjoint that of the pixel at each tap, for the opposite tap.
-  const int back = Adjoint ? radius * d : 0, last_tap = Adjoint ? K * K - 1 : 0;
+  // The attention of the pixel itself; in the adjoint that of the pixel at each tap, for the opposite tap.
+  const int back = adjoint ? radius * d : 0, last_tap = adjoint ? K * K - 1 : 0;
   const T* attn = a.attn.at(sample, head * K * K + last_tap, row - back, column + band_lane.pixel * d - back);
-  const int64_t next_tap = (Adjoint ? d * a.attn.column_stride : 0) + (Adjoint ? -1 : 1) * a.attn.channel_stride;
-  const int64_t next_row = (Adjoint ? d * a.attn.row_stride : 0) + (Adjoint ? -K : K) * a.attn.channel_stride;
-  const uint32_t inside = band_lane.bits<K>([&](int tap) { return tile.has_column(Adjoint ? x + tap - radius : x); });
+  const int64_t next_tap = (adjoint ? d * a.attn.column_stride : 0) + (adjoint ? -1 : 1) * a.attn.channel_stride;
+  const int64_t next_row = (adjoint ? d * a.attn.row_stride : 0) + (adjoint ? -K : K) * a.attn.channel_stride;
+  const uint32_t inside = band_lane.bits<K>([&](int tap) { return tile.has_column(adjoint ? x + tap - radius : x); });
   const char* elements[4];
   band_lane.locate(attn, next_tap * int(sizeof(T)), elements);
   uint32_t band[K][2];
 #pragma unroll
   for (int i = 0; i < K; ++i) {
-    band_lane.load(elements, !Adjoint || tile.has_row(y + i - radius) ? inside : 0, band[i]);
+    band_lane.load(elements, !adjoint || tile.has_row(y + i - radius) ? inside : 0, band[i]);
 #pragma unroll
     for (int k = 0; k < 4; ++k) elements[k] += next_row * int(sizeof(T));
   }
@@ -159,13 +197,14 @@ __device__ void finish_group(const PlanesArguments<T>& a, const LatticeTile& til
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const int plane = half * 16 + k / 2 * 8 + band_lane.pixel;
-      sum[half][k] = Add ? sums[plane * plane_sums + lane % 4 * 2 + k % 2] : 0;
+      sum[half][k] = Traits::add ? sums[plane * Traits::sums_pitch + lane % 4 * 2 + k % 2] : 0;
     }
 #pragma unroll
     for (int i = 0; i < K; ++i) {
       uint32_t source[4];
-      load_left<T>(planes + (half * 16 + lane % 16) * source_pitch<K> + i * source_columns + lane / 16 * group_pixels,
-                   source);
+      load_left<T>(
+          planes + (half * 16 + lane % 16) * Sources::pitch + i * Sources::columns + lane / 16 * fragment_pixels,
+          source);
       add_product<T>(source, band[i], sum[half]);
     }
   }
@@ -175,45 +214,49 @@ __device__ void finish_group(const PlanesArguments<T>& a, const LatticeTile& til
   for (int p = 0; p < 2; ++p) {
     const int pixel = lane % 4 * 2 + p;
     const float result[lane_channels] = {sum[0][p], sum[0][2 + p], sum[1][p], sum[1][2 + p]};
-    if (tile.has_column(group * group_pixels + pixel) && lane_first < count) {
-      store_channels<T, Vector>(result, a.out.at(sample, first_channel + lane_first, row, column + pixel * d),
-                                a.out.channel_stride, count - lane_first);
+    if (tile.has_column(fragment * fragment_pixels + pixel) && lane_first < count) {
+      store_channels<T, Traits::vector>(result, a.out.at(sample, first_channel + lane_first, row, column + pixel * d),
+                                        a.out.channel_stride, count - lane_first);
     }
   }
 }
 
-template <typename T, int K, bool Vector, bool Add, bool Adjoint>
-__global__ void __launch_bounds__(planes_threads, 3) gather_planes_kernel(const PlanesArguments<T> a) {
-  T* planes = shared_memory<T>();
-  float* sums = reinterpret_cast<float*>(planes + slot_channels * source_pitch<K>);
-  T* terms = reinterpret_cast<T*>(sums + slot_channels * plane_sums);
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::threads, Traits::resident_blocks)
+    gather_planes_kernel(const GatherPlanesArguments<typename Traits::T> a) {
+  using T = typename Traits::T;
+  using Sources = typename Traits::Sources;
+  unsigned char* shared = shared_memory<unsigned char>();
+  T* planes = reinterpret_cast<T*>(shared);
+  float* sums = reinterpret_cast<float*>(shared + Traits::source_bytes);
+  T* summands = reinterpret_cast<T*>(shared + Traits::source_bytes + Traits::sums_bytes);
   const int warp = threadIdx.x / 32;
-  const int head = blockIdx.y / a.head_blocks, first = blockIdx.y % a.head_blocks * slot_channels;
+  const int head = blockIdx.y / a.head_slices, first = blockIdx.y % a.head_slices * slice_channels;
   const int64_t first_channel = int64_t(head) * a.head_channels + first;
   const int count = a.head_channels - first;
 
   int staged_sample = -1;
-  for (int unit = blockIdx.x; unit < a.batch * a.lattice.tiles; unit += gridDim.x) {
-    const int sample = unit / a.lattice.tiles;
-    const LatticeTile tile(a.lattice, unit % a.lattice.tiles);
+  for (int unit = blockIdx.x; unit < a.batch * a.tiling.tiles; unit += gridDim.x) {
+    const int sample = unit / a.tiling.tiles;
+    const PlaneTile tile(a.tiling, unit % a.tiling.tiles);
     __syncthreads();
-    stage_sources<T, K, Vector>(a.source, a.lattice.dilation, tile, sample, first_channel, count, planes);
-    if constexpr (Add) {
+    stage_planes<Sources, Traits::vector>(a.source, a.tiling.dilation, tile, sample, first_channel, count, planes);
+    if constexpr (Traits::add) {
       if (staged_sample < 0 || (sample != staged_sample && a.add.batch_stride != 0)) {
-        stage_terms<T, K, Adjoint>(a.add, sample, first_channel, count, terms);
+        stage_summands<Traits>(a.add, sample, first_channel, count, summands);
         staged_sample = sample;
       }
       __syncthreads();
-      sum_over_add<T, K>(planes, terms, a.add.is_float32 ? matrix_terms : 1, sums);
+      sum_over_add<Traits>(planes, summands, a.add.is_float32 ? Traits::summands : 1, sums);
     }
     __syncthreads();
 #pragma unroll 1
-    for (int index = warp; index < plane_side * groups; index += planes_warps) {
-      const int y = index / groups, group = index % groups;
-      if (y >= tile.rows || group * group_pixels >= tile.columns) continue;
-      finish_group<T, K, Vector, Add, Adjoint>(a, tile, sample, head, first_channel, count, y, group,
-                                               planes + y * source_columns + group * group_pixels,
-                                               sums + y * plane_side + group * group_pixels);
+    for (int index = warp; index < plane_side * row_fragments; index += planes_warps) {
+      const int y = index / row_fragments, fragment = index % row_fragments;
+      if (y >= tile.rows || fragment * fragment_pixels >= tile.columns) continue;
+      finish_fragment<Traits>(a, tile, sample, head, first_channel, count, y, fragment,
+                              planes + y * Sources::columns + fragment * fragment_pixels,
+                              sums + y * plane_side + fragment * fragment_pixels);
     }
   }
 }

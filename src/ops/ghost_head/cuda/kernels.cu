@@ -1,12 +1,8 @@
 // The passes of ghost_head on a CUDA device: which kernels take a call, and those that take any.
-#include <algorithm>
-
 #include "../../../cuda/dispatch.cuh"
 #include "any.cuh"
 
 namespace elsa::ghost_head {
-
-using namespace cuda;
 
 template <int K>
 void gather_sized(const Gather& op, void* stream);
@@ -16,26 +12,24 @@ void reduce_sized(const Reduce& op, void* stream);
 namespace {
 
 void gather_any(const Gather& op, void* stream) {
-  const Grid grid = grid_of_results("ghost_head", op.out, op.shape.batch, op.shape.channels, 1);
+  const Grid grid = grid_of_results(op.out, op.shape.batch, op.shape.channels, 1);
   choose_type(op.out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    choose(op.adjoint,
-           [&](auto adjoint) { launch("ghost_head", gather_any_kernel<T, adjoint.value>, grid, stream, op); });
+    choose(op.adjoint, [&](auto adjoint) { launch(gather_any_kernel<T, adjoint.value>, grid, stream, op); });
   });
 }
 
 void reduce_any(const Reduce& op, void* stream) {
-  constexpr const char* name = "ghost_head_backward";
-  constexpr int64_t most_grid_rows = 65535;
-  const int64_t taps = op.shape.taps(), partials = std::min(op.sums * op.chunks, most_grid_rows);
+  const int64_t taps = op.shape.taps();
   choose_type(op.value.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if (op.grad_attn.data) {
-      launch(name, grad_attn_any_kernel<T>,
-             grid_of_results(name, op.grad_attn, op.shape.batch, op.shape.heads * taps, 1), stream, op);
+      const Grid grid = grid_of_results(op.grad_attn, op.shape.batch, op.shape.heads * taps, 1);
+      launch(grad_attn_any_kernel<T>, grid, stream, op);
     }
     if (op.partial_mul || op.partial_add) {
-      launch(name, grad_matrices_any_kernel<T>, grid_of_elements(op.shape.channels * taps, partials), stream, op);
+      const int64_t partials = std::min(op.sums * op.chunks, most_blocks_yz);
+      launch(grad_matrices_any_kernel<T>, grid_of_partials(op.shape.channels * taps, partials), stream, op);
     }
   });
 }
@@ -55,9 +49,10 @@ void reduce(const Reduce& op, void* stream) {
 }
 
 int64_t chunks(const Shape& shape, int64_t sums) {
-  constexpr int64_t enough_blocks = 4;  // on a multiprocessor, over all heads
-  return partial_results(enough_blocks * multiprocessors() / shape.heads, sums,
-                         shape.batch / sums * shape.out_height());
+  // Thread blocks on a multiprocessor, over all heads: as many as the kernels on the tensor cores have resident. The
+  // number was not measured.
+  constexpr int64_t enough = 4;
+  return partial_results(enough * multiprocessors() / shape.heads, sums, shape.batch / sums * shape.out_height());
 }
 
 }  // namespace elsa::ghost_head

@@ -3,7 +3,7 @@
 
 namespace elsa::ghost_head {
 
-using namespace cuda;
 template void gather_sized<ELSA_KERNEL_SIZE>(const Gather&, void*);
 template void reduce_sized<ELSA_KERNEL_SIZE>(const Reduce&, void*);
+
 }  // namespace elsa::ghost_head

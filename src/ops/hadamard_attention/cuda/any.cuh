@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../../../cuda/any.cuh"
-#include "steps.h"
 #include "../../../cuda/gelu.cuh"
+#include "steps.h"
 
 namespace elsa::hadamard_attention {
 
@@ -12,29 +12,27 @@ using namespace cuda;
 
 // The sum of query ⊙ key over the pixels that are pooled to one.
 template <typename T>
-__device__ Accumulator<T> pooled_product(const Conv& op, int64_t sample, int64_t channel, int64_t row,
-                                         int64_t column) {
+__device__ Accumulator<T> pooled_product(const Conv& op, int64_t sample, int64_t channel, int64_t row, int64_t column) {
   const int64_t s = op.shape.pooling;
   Accumulator<T> sum = 0;
   for (int64_t y = row * s; y < (row + 1) * s; ++y) {
     for (int64_t x = column * s; x < (column + 1) * s; ++x) {
       sum +=
-          widened(*at<const T>(op.query, sample, channel, y, x)) * widened(*at<const T>(op.key, sample, channel, y, x));
+          widened(*op.query.at<const T>(sample, channel, y, x)) * widened(*op.key.at<const T>(sample, channel, y, x));
     }
   }
   return sum;
 }
 
 // The factor of a pooled sum: the scale, and one over the number of pixels.
-__device__ inline double pooled_scale(const Conv& op) {
-  return op.scale / double(op.shape.pooling * op.shape.pooling);
-}
+__device__ inline double pooled_scale(const Conv& op) { return op.scale / double(op.shape.pooling * op.shape.pooling); }
 
 // The convolution of the products, or its adjoint of `grad`, at one element.
 template <typename T, bool Adjoint>
 __device__ Accumulator<T> conv_at(const Conv& op, const Element& out) {
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, width = shape.channels / shape.groups;
+  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
+  const int64_t width = shape.channels / shape.groups;
   const TapRange rows = taps_inside(out.row - K / 2 * d, d, K, op.hidden.height);
   const TapRange columns = taps_inside(out.column - K / 2 * d, d, K, op.hidden.width);
   const int64_t first_of_group = int(out.channel) / int(width) * width;
@@ -45,7 +43,7 @@ __device__ Accumulator<T> conv_at(const Conv& op, const Element& out) {
       for (int64_t k = 0; k < width; ++k) {
         const int64_t other = first_of_group + k;
         const int64_t weight = Adjoint ? other * width + out.channel - first_of_group : out.channel * width + k;
-        const Accumulator<T> source = Adjoint ? widened(*at<const T>(op.grad, out.sample, other, y, x))
+        const Accumulator<T> source = Adjoint ? widened(*op.grad.at<const T>(out.sample, other, y, x))
                                               : pooled_product<T>(op, out.sample, other, y, x);
         sum += widened(static_cast<const T*>(op.weight)[weight * K * K + tap]) * source;
       }
@@ -55,7 +53,7 @@ __device__ Accumulator<T> conv_at(const Conv& op, const Element& out) {
 }
 
 template <typename T, ConvStep Step>
-__global__ void __launch_bounds__(any_threads, any_blocks) conv_any_kernel(const Conv op) {
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) conv_any_kernel(const Conv op) {
   using A = Accumulator<T>;
   const int64_t s = op.shape.pooling;
   for_results(op.hidden, op.shape.batch, op.shape.channels, 1, [&](const Element& out, bool exists) {
@@ -64,32 +62,33 @@ __global__ void __launch_bounds__(any_threads, any_blocks) conv_any_kernel(const
     if constexpr (Step == ConvStep::adjoint) {
       for (int64_t y = out.row * s; y < (out.row + 1) * s; ++y) {
         for (int64_t x = out.column * s; x < (out.column + 1) * s; ++x) {
-          const A query = widened(*at<const T>(op.query, out.sample, out.channel, y, x));
-          const A key = widened(*at<const T>(op.key, out.sample, out.channel, y, x));
-          if (op.grad_query.data) *at<T>(op.grad_query, out.sample, out.channel, y, x) = rounded<T>(sum * key);
-          if (op.grad_key.data) *at<T>(op.grad_key, out.sample, out.channel, y, x) = rounded<T>(sum * query);
+          const A query = widened(*op.query.at<const T>(out.sample, out.channel, y, x));
+          const A key = widened(*op.key.at<const T>(out.sample, out.channel, y, x));
+          if (op.grad_query.data) *op.grad_query.at<T>(out.sample, out.channel, y, x) = rounded<T>(sum * key);
+          if (op.grad_key.data) *op.grad_key.at<T>(out.sample, out.channel, y, x) = rounded<T>(sum * query);
         }
       }
     } else {
       const A before = sum + (op.bias ? widened(static_cast<const T*>(op.bias)[out.channel]) : A(0));
-      *at<T>(op.hidden, out.sample, out.channel, out.row, out.column) = rounded<T>(gelu(before));
+      *op.hidden.at<T>(out.sample, out.channel, out.row, out.column) = rounded<T>(gelu(before));
       if constexpr (Step == ConvStep::recompute) {
-        T* grad = at<T>(op.grad, out.sample, out.channel, out.row, out.column);
+        T* grad = op.grad.at<T>(out.sample, out.channel, out.row, out.column);
         *grad = rounded<T>(widened(*grad) * gelu_derivative(before));
       }
     }
   });
 }
 
-// One weight and one of its partial results per thread: a row of blocks per partial result, which is that of the rows
-// of pixels blockIdx.y, blockIdx.y + chunks, …
+// A thread has one weight, along x of the grid, and its partial result blockIdx.y: that of the rows of pixels
+// blockIdx.y, blockIdx.y + chunks, …
 template <typename T>
-__global__ void __launch_bounds__(any_threads, any_blocks)
+__global__ void __launch_bounds__(any_threads, any_resident_blocks)
     weight_gradient_any_kernel(const WeightGradient gradient) {
   using A = Accumulator<T>;
   const Conv& op = gradient.conv;
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, width = shape.channels / shape.groups;
+  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
+  const int64_t width = shape.channels / shape.groups;
   const int64_t elements = shape.channels * width * K * K, index = int64_t(blockIdx.x) * any_threads + threadIdx.x;
   if (index >= elements) return;
   const int64_t channel = index / (width * K * K), in = index / (K * K) % width, tap = index % (K * K);
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(any_threads, any_blocks)
   RowOfPixels unit(blockIdx.y, op.hidden.height);
   for (; unit.sample < shape.batch; unit.advance(gradient.chunks, op.hidden.height)) {
     for (int64_t x = 0; x < op.hidden.width; ++x) {
-      const A grad = widened(*at<const T>(op.grad, unit.sample, channel, unit.row, x));
+      const A grad = widened(*op.grad.at<const T>(unit.sample, channel, unit.row, x));
       bias += grad;
       if (unit.row + dy >= 0 && unit.row + dy < op.hidden.height && x + dx >= 0 && x + dx < op.hidden.width) {
         sum += grad * pooled_product<T>(op, unit.sample, other, unit.row + dy, x + dx);

@@ -6,16 +6,37 @@
 // float32: a lane loads 16 of them for 112 multiply-adds.
 #pragma once
 
-#include "steps.h"
 #include "../../../cuda/gelu.cuh"
-#include "../../../cuda/slots.cuh"
+#include "../../../cuda/strips.cuh"
+#include "steps.h"
 
 namespace elsa::hadamard_attention {
 
 using namespace cuda;
 
-constexpr int conv_threads = 128;
-constexpr int conv_slots = conv_threads / slot_lanes;
+// Thread blocks on a multiprocessor, whose 65536 registers they share: with 2, 3 or 4 of 128 threads a thread has 255,
+// 168 or 128, and none spills to local memory. float32 rows take more than 16-bit ones, and loads of single channels
+// more addresses.
+template <typename T, int K, bool Vector>
+constexpr int conv_resident_blocks() {
+  if (!Vector || K > 7) return 2;
+  return sizeof(T) == sizeof(float) ? 3 : 4;
+}
+
+template <typename Number, int KernelSize, bool Vector, ConvStep Step>
+struct ConvTraits {
+  using T = Number;
+  static constexpr int K = KernelSize, taps = K * K;
+  static constexpr bool vector = Vector, adjoint = Step == ConvStep::adjoint;
+  static constexpr ConvStep step = Step;
+
+  static constexpr int threads = 128, strips = threads / strip_lanes;
+  static constexpr int resident_blocks = conv_resident_blocks<T, K, Vector>();
+
+  // Shared memory: the weights, [tap][input channel][output channel], with room after each tap against bank conflicts.
+  static constexpr int weight_pitch = lane_channels * slice_channels + lane_channels;
+  static constexpr size_t shared_bytes = sizeof(float) * taps * weight_pitch;
+};
 
 template <typename T>
 struct ConvArguments {
@@ -23,32 +44,28 @@ struct ConvArguments {
   Map<T> hidden, grad, grad_query, grad_key;
   const T *weight, *bias;
   float scale;
-  Tiling tiling;
+  StripTiling tiling;
   int batch, channels, group_width;
 };
 
-// Shared memory's layout of the weights: [tap][input channel][output channel], with room after each tap against bank
-// conflicts.
-constexpr int weight_pitch = lane_channels * slot_channels + lane_channels;
-
-template <int K>
-constexpr size_t conv_shared_bytes = size_t(K * K) * weight_pitch * sizeof(float);
-
-// Copy the weights from the `block`-th 4 input channels of each group to 32 output channels. In the adjoint the outputs
-// are what the convolution's inputs were, and the taps are walked backwards.
-template <typename T, int K, bool Adjoint>
-__device__ void stage_weights(const ConvArguments<T>& a, int first_channel, int block, float* to) {
-  constexpr int taps = K * K;
-  for (int element = passing_thread(); element < taps * lane_channels * slot_channels; element += conv_threads) {
+// The input channels of a group are taken four at a time: a quad. Copy the weights from a quad of each group to a slice
+// of the output channels. In the adjoint the outputs are what the convolution's inputs were, and the taps are walked
+// backwards.
+template <typename Traits, typename T>
+__device__ void stage_weights(const ConvArguments<T>& a, int first_channel, int quad, float* to) {
+  constexpr int taps = Traits::taps;
+  constexpr bool adjoint = Traits::adjoint;
+  for (int element = reread_thread_index(); element < taps * lane_channels * slice_channels;
+       element += Traits::threads) {
     const int tap = element % taps, in = element / taps % lane_channels, out = element / taps / lane_channels;
-    const int channel = first_channel + out, other = block * lane_channels + in;
+    const int channel = first_channel + out, other = quad * lane_channels + in;
     float weight = 0;
     if (channel < a.channels) {
       const int first_of_group = channel / a.group_width * a.group_width;
-      const int row = Adjoint ? first_of_group + other : channel, column = Adjoint ? channel - first_of_group : other;
-      weight = widened(a.weight[(int64_t(row) * a.group_width + column) * taps + (Adjoint ? taps - 1 - tap : tap)]);
+      const int row = adjoint ? first_of_group + other : channel, column = adjoint ? channel - first_of_group : other;
+      weight = widened(a.weight[(int64_t(row) * a.group_width + column) * taps + (adjoint ? taps - 1 - tap : tap)]);
     }
-    to[tap * weight_pitch + in * slot_channels + out] = Adjoint ? weight : weight * a.scale;
+    to[tap * Traits::weight_pitch + in * slice_channels + out] = adjoint ? weight : weight * a.scale;
   }
 }
 
@@ -56,12 +73,14 @@ __device__ void stage_weights(const ConvArguments<T>& a, int first_channel, int 
 template <typename T, bool Vector, int Count>
 __device__ void load_products(const ConvArguments<T>& a, int sample, int channel, int row, int column, uint32_t inside,
                               float (&to)[Count][lane_channels]) {
-  const int64_t query_step = a.tiling.dilation * a.query.column_stride * int(sizeof(T));
-  const int64_t key_step = a.tiling.dilation * a.key.column_stride * int(sizeof(T));
+  const int64_t query_byte_stride = dilated_stride(a.query, a.tiling.dilation);
+  const int64_t key_byte_stride = dilated_stride(a.key, a.tiling.dilation);
   const int count = a.channels - channel;
   float key[Count][lane_channels];
-  load_row<T, Vector>(a.query.at(sample, channel, row, column), query_step, a.query.channel_stride, count, inside, to);
-  load_row<T, Vector>(a.key.at(sample, channel, row, column), key_step, a.key.channel_stride, count, inside, key);
+  load_row<T, Vector>(a.query.at(sample, channel, row, column), query_byte_stride, a.query.channel_stride, count,
+                      inside, to);
+  load_row<T, Vector>(a.key.at(sample, channel, row, column), key_byte_stride, a.key.channel_stride, count, inside,
+                      key);
 #pragma unroll
   for (int k = 0; k < Count; ++k) {
 #pragma unroll
@@ -70,16 +89,16 @@ __device__ void load_products(const ConvArguments<T>& a, int sample, int channel
 }
 
 // Add a row of taps to the lane's sums: what `Count` input channels contribute.
-template <int K, int Count>
-__device__ void conv_taps(const float (&source)[slot_pixels + K - 1][Count], const float* weights,
-                          float (&sum)[slot_pixels][lane_channels]) {
+template <typename Traits, int Count>
+__device__ void conv_taps(const float (&source)[strip_pixels + Traits::K - 1][Count], const float* weights,
+                          float (&sum)[strip_pixels][lane_channels]) {
 #pragma unroll
-  for (int j = 0; j < K; ++j) {
+  for (int j = 0; j < Traits::K; ++j) {
     float weight[Count][lane_channels];
 #pragma unroll
-    for (int c = 0; c < Count; ++c) load_shared(weights + j * weight_pitch + c * slot_channels, weight[c]);
+    for (int c = 0; c < Count; ++c) load_shared(weights + j * Traits::weight_pitch + c * slice_channels, weight[c]);
 #pragma unroll
-    for (int p = 0; p < slot_pixels; ++p) {
+    for (int p = 0; p < strip_pixels; ++p) {
 #pragma unroll
       for (int c = 0; c < Count; ++c) {
 #pragma unroll
@@ -89,24 +108,24 @@ __device__ void conv_taps(const float (&source)[slot_pixels + K - 1][Count], con
   }
 }
 
-// Convolve a row of 4 input channels.
-template <typename T, int K, bool Vector, ConvStep Step>
+// Convolve a row of a quad of input channels.
+template <typename Traits, typename T>
 __device__ void conv_row(const ConvArguments<T>& a, int sample, int channel, int row, int column, uint32_t inside,
-                         const float* weights, float (&sum)[slot_pixels][lane_channels]) {
-  constexpr int sources = slot_pixels + K - 1;
-  if constexpr (Step == ConvStep::adjoint) {
-    const int64_t step = a.tiling.dilation * a.grad.column_stride * int(sizeof(T));
+                         const float* weights, float (&sum)[strip_pixels][lane_channels]) {
+  constexpr int sources = strip_pixels + Traits::K - 1;
+  if constexpr (Traits::adjoint) {
+    const int64_t byte_stride = dilated_stride(a.grad, a.tiling.dilation);
     float source[sources][lane_channels];
-    load_row<T, true>(a.grad.at(sample, channel, row, column), step, 1, lane_channels, inside, source);
-    conv_taps<K>(source, weights, sum);
-  } else if constexpr (Vector) {
+    load_row<T, true>(a.grad.at(sample, channel, row, column), byte_stride, 1, lane_channels, inside, source);
+    conv_taps<Traits>(source, weights, sum);
+  } else if constexpr (Traits::vector) {
     float source[sources][lane_channels];
     load_products<T, true>(a, sample, channel, row, column, inside, source);
-    conv_taps<K>(source, weights, sum);
+    conv_taps<Traits>(source, weights, sum);
   } else {
     // One channel after another: all four would need more registers than there are.
 #pragma unroll 1
-    for (int c = 0; c < lane_channels; ++c, weights += slot_channels) {
+    for (int c = 0; c < lane_channels; ++c, weights += slice_channels) {
       const T* query = a.query.at(sample, channel + c, row, column);
       const T* key = a.key.at(sample, channel + c, row, column);
       float source[sources][1];
@@ -117,12 +136,12 @@ __device__ void conv_row(const ConvArguments<T>& a, int sample, int channel, int
         source[k][0] =
             load ? widened(query[pixel * a.query.column_stride]) * widened(key[pixel * a.key.column_stride]) : 0;
       }
-      conv_taps<K>(source, weights, sum);
+      conv_taps<Traits>(source, weights, sum);
     }
   }
 }
 
-// GELU of the convolution's output, and in the second step the gradient times its derivative.
+// Write GELU of the convolution's output, and in the step `recompute` the gradient times GELU's derivative.
 template <typename T, ConvStep Step>
 __device__ void finish_pixel(const ConvArguments<T>& a, int sample, int channel, int row, int column,
                              float (&sum)[lane_channels]) {
@@ -139,7 +158,7 @@ __device__ void finish_pixel(const ConvArguments<T>& a, int sample, int channel,
   if constexpr (Step == ConvStep::recompute) store_channels<T, true>(grad[0], to, 1, lane_channels);
 }
 
-// The gradients of query and key that are asked for, from that of their product.
+// Write the gradients of query and key that are asked for, from that of their product.
 template <typename T, bool Vector>
 __device__ void finish_adjoint_pixel(const ConvArguments<T>& a, int sample, int channel, int row, int column,
                                      const float (&sum)[lane_channels]) {
@@ -162,47 +181,47 @@ __device__ void finish_adjoint_pixel(const ConvArguments<T>& a, int sample, int 
   }
 }
 
-template <typename T, int K, bool Vector, ConvStep Step>
-__global__ void __launch_bounds__(conv_threads, !Vector || K > 7 ? 2
-                                                : sizeof(T) == 4 ? 3
-                                                                 : 4) conv_kernel(const ConvArguments<T> a) {
-  constexpr int radius = K / 2;
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::threads, Traits::resident_blocks)
+    conv_kernel(const ConvArguments<typename Traits::T> a) {
+  using T = typename Traits::T;
+  constexpr int K = Traits::K, radius = K / 2;
   float* weights = shared_memory<float>();
-  const int lane = threadIdx.x % slot_lanes, index = threadIdx.x / slot_lanes;
-  const int first_channel = blockIdx.y * slot_channels, channel = first_channel + lane * lane_channels;
-  const int first_of_group = channel / a.group_width * a.group_width, blocks = a.group_width / lane_channels;
+  const int lane = threadIdx.x % strip_lanes, index = threadIdx.x / strip_lanes;
+  const int first_channel = blockIdx.y * slice_channels, channel = first_channel + lane * lane_channels;
+  const int first_of_group = channel / a.group_width * a.group_width, quads = a.group_width / lane_channels;
 
   bool staged = false;
   for (int unit = blockIdx.x; unit < a.batch * a.tiling.tiles; unit += gridDim.x) {
     const int sample = unit / a.tiling.tiles;
-    const Slot slot = a.tiling.slot(unit % a.tiling.tiles, index);
-    const bool works = slot.inside && channel < a.channels;
-    const int left = slot.column - radius * a.tiling.dilation;
-    const uint32_t inside = columns_inside(slot, -radius);
-    float sum[slot_pixels][lane_channels] = {};
-    for (int block = 0; block < blocks; ++block) {
-      if (!staged || blocks > 1) {
+    const Strip strip = a.tiling.strip(unit % a.tiling.tiles, index);
+    const bool works = strip.inside && channel < a.channels;
+    const int left = strip.column - radius * a.tiling.dilation;
+    const uint32_t inside = columns_inside(strip, -radius);
+    float sum[strip_pixels][lane_channels] = {};
+    for (int quad = 0; quad < quads; ++quad) {
+      if (!staged || quads > 1) {
         __syncthreads();
-        stage_weights<T, K, Step == ConvStep::adjoint>(a, first_channel, block, weights);
+        stage_weights<Traits>(a, first_channel, quad, weights);
         __syncthreads();
         staged = true;
       }
 #pragma unroll 1
       for (int i = 0; works && i < K; ++i) {
-        const int row = slot.row + (i - radius) * a.tiling.dilation;
+        const int row = strip.row + (i - radius) * a.tiling.dilation;
         if (!within(row, a.tiling.height)) continue;
-        conv_row<T, K, Vector, Step>(a, sample, first_of_group + block * lane_channels, row, left, inside,
-                                     weights + i * K * weight_pitch + lane * lane_channels, sum);
+        conv_row<Traits>(a, sample, first_of_group + quad * lane_channels, row, left, inside,
+                         weights + i * K * Traits::weight_pitch + lane * lane_channels, sum);
       }
     }
 #pragma unroll
-    for (int p = 0; works && p < slot_pixels; ++p) {
-      const int column = slot.column + p * a.tiling.dilation;
+    for (int p = 0; works && p < strip_pixels; ++p) {
+      const int column = strip.column + p * a.tiling.dilation;
       if (column >= a.tiling.width) continue;
-      if constexpr (Step == ConvStep::adjoint) {
-        finish_adjoint_pixel<T, Vector>(a, sample, channel, slot.row, column, sum[p]);
+      if constexpr (Traits::adjoint) {
+        finish_adjoint_pixel<T, Traits::vector>(a, sample, channel, strip.row, column, sum[p]);
       } else {
-        finish_pixel<T, Step>(a, sample, channel, slot.row, column, sum[p]);
+        finish_pixel<T, Traits::step>(a, sample, channel, strip.row, column, sum[p]);
       }
     }
   }

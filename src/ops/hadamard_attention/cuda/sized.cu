@@ -3,7 +3,7 @@
 
 namespace elsa::hadamard_attention {
 
-using namespace cuda;
 template void conv_sized<ELSA_KERNEL_SIZE>(const Conv&, ConvStep, void*);
 template void weight_gradient_sized<ELSA_KERNEL_SIZE>(const WeightGradient&, void*);
+
 }  // namespace elsa::hadamard_attention

@@ -1,8 +1,6 @@
 // The launches of hadamard_attention's kernels with a compile-time K.
 #pragma once
 
-#include <algorithm>
-
 #include "../../../cuda/dispatch.cuh"
 #include "weight_gradient.cuh"
 
@@ -11,51 +9,61 @@ namespace elsa::hadamard_attention {
 using namespace cuda;
 
 template <typename T>
-ConvArguments<T> conv_arguments(const Conv& op) {
-  return {
-      Map<const T>(op.query),
-      Map<const T>(op.key),
-      Map<T>(op.hidden),
-      Map<T>(op.grad),
-      Map<T>(op.grad_query),
-      Map<T>(op.grad_key),
-      static_cast<const T*>(op.weight),
-      static_cast<const T*>(op.bias),
-      float(op.scale),
-      Tiling(int(op.shape.height), int(op.shape.width), int(op.shape.neighbourhood.dilation), conv_slots, slots_across(op.hidden)),
-      int(op.shape.batch),
-      int(op.shape.channels),
-      int(op.shape.channels / op.shape.groups)};
+ConvArguments<T> conv_arguments(const Conv& op, int tile_strips) {
+  const StripTiling tiling(int(op.shape.height), int(op.shape.width), int(op.shape.neighbourhood.dilation), tile_strips,
+                           strips_across(op.hidden));
+  return {Map<const T>(op.query),
+          Map<const T>(op.key),
+          Map<T>(op.hidden),
+          Map<T>(op.grad),
+          Map<T>(op.grad_query),
+          Map<T>(op.grad_key),
+          static_cast<const T*>(op.weight),
+          static_cast<const T*>(op.bias),
+          float(op.scale),
+          tiling,
+          int(op.shape.batch),
+          int(op.shape.channels),
+          int(op.shape.group_width())};
 }
 
-inline int64_t channel_blocks(const Conv& op) {
-  return (op.shape.channels + slot_channels - 1) / slot_channels;
+template <typename Traits>
+void launch_conv(const Conv& op, void* stream) {
+  const auto arguments = conv_arguments<typename Traits::T>(op, Traits::strips);
+  const int64_t slices = divide_up(op.shape.channels, slice_channels);
+  const int64_t tiles = op.shape.batch * int64_t(arguments.tiling.tiles);
+  launch(conv_kernel<Traits>, grid_of<Traits>(blocks_for_tiles(slices, tiles), slices), stream, arguments);
 }
 
 template <int K>
 void conv_sized(const Conv& op, ConvStep step, void* stream) {
-  constexpr int64_t enough_blocks = 8;  // on a multiprocessor, over all channels
   choose_narrow(op.query.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const ConvArguments<T> arguments = conv_arguments<T>(op);
-    const int64_t rows = channel_blocks(op), tiles = op.shape.batch * int64_t(arguments.tiling.tiles);
-    const Grid grid{std::clamp<int64_t>(enough_blocks * multiprocessors() / rows, 1, tiles), rows, 1, conv_threads,
-                    conv_shared_bytes<K>};
     const auto fits = [&](const MapView& map) { return !map.data || vectors_fit<T>(map, op.shape.channels); };
     const bool adjoint = step == ConvStep::adjoint;
     const bool vectors = fits(op.query) && fits(op.key) && (!adjoint || (fits(op.grad_query) && fits(op.grad_key)));
     choose(vectors, [&](auto vector) {
-      const auto start = [&](const char* name, auto kernel) { launch(name, kernel, grid, stream, arguments); };
       switch (step) {
         case ConvStep::forward:
-          return start("hadamard_attention", conv_kernel<T, K, vector.value, ConvStep::forward>);
+          return launch_conv<ConvTraits<T, K, vector.value, ConvStep::forward>>(op, stream);
         case ConvStep::recompute:
-          return start("hadamard_attention_backward", conv_kernel<T, K, vector.value, ConvStep::recompute>);
+          return launch_conv<ConvTraits<T, K, vector.value, ConvStep::recompute>>(op, stream);
         case ConvStep::adjoint:
-          return start("hadamard_attention_backward", conv_kernel<T, K, vector.value, ConvStep::adjoint>);
+          return launch_conv<ConvTraits<T, K, vector.value, ConvStep::adjoint>>(op, stream);
       }
     });
   });
+}
+
+template <typename Traits>
+void launch_weight_gradient(const WeightGradient& gradient, void* stream) {
+  const Shape& shape = gradient.conv.shape;
+  const WeightGradientArguments<typename Traits::T> arguments{
+      conv_arguments<typename Traits::T>(gradient.conv, Traits::strips), static_cast<float*>(gradient.partial_weight),
+      static_cast<float*>(gradient.partial_bias)};
+  const int64_t slices = divide_up(shape.channels, slice_channels), quads = shape.group_width() / lane_channels;
+  launch(weight_gradient_kernel<Traits>,
+         grid_of<Traits>(gradient.chunks, slices, Traits::row_parts * Traits::tap_parts * quads), stream, arguments);
 }
 
 template <int K>
@@ -63,14 +71,8 @@ void weight_gradient_sized(const WeightGradient& gradient, void* stream) {
   const Conv& op = gradient.conv;
   choose_narrow(op.query.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const WeightGradientArguments<T> arguments{conv_arguments<T>(op), static_cast<float*>(gradient.partial_weight),
-                                               static_cast<float*>(gradient.partial_bias)};
-    const int64_t in_blocks = op.shape.channels / op.shape.groups / lane_channels;
-    choose(vectors_fit<T>(op.query, op.shape.channels) && vectors_fit<T>(op.key, op.shape.channels), [&](auto vector) {
-      const int64_t parts = weight_row_parts<K> * weight_parts<K, vector.value>;
-      launch("hadamard_attention_backward", weight_gradient_kernel<T, K, vector.value>,
-             {gradient.chunks, channel_blocks(op), parts * in_blocks, 32 * weight_rows<K>, 0}, stream, arguments);
-    });
+    choose(vectors_fit<T>(op.query, op.shape.channels) && vectors_fit<T>(op.key, op.shape.channels),
+           [&](auto vector) { launch_weight_gradient<WeightGradientTraits<T, K, vector.value>>(gradient, stream); });
   });
 }
 
