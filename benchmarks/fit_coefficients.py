@@ -1,7 +1,7 @@
 """Fit the polynomials of the CPU kernels again, and hold the coefficients in the sources against the fit.
 
-``python benchmarks/fit_coefficients.py`` prints, for every polynomial, the largest relative error of the fit and of what
-the source has. It fails if the source's is half as large again: then it has other coefficients.
+``python benchmarks/fit_coefficients.py`` prints, for every polynomial, the largest relative error of the fit and of
+what the source has. It fails if the source's is half as large again: then it has other coefficients.
 """
 
 import re

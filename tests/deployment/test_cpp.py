@@ -1,4 +1,4 @@
-"""The C++ programs of docs/deployment and the public headers, built with the CMake package that is installed beside the Python one."""
+"""The C++ programs of docs/deployment and the public headers, built with the CMake package beside the Python one."""
 
 import os
 import subprocess

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 import elsa_ext
 import pytest
 import torch
+from ops import backends
 from ops.cases import Case, make, make_grad
 from ops.checks import call, evaluate
 from ops.registry import every
 from ops.test_ghost_head import GhostHead
-
-from ops import backends
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ def test_a_size_that_is_missing_or_unknown_or_no_integer() -> None:
         launch_plan("ghost_head", channels=4)
     with pytest.raises(ValueError, match="ghost_head: no size or option has the name groups"):
         ghost_head_plan(groups=4)
-    with pytest.raises(TypeError, match="ghost_head: height must be an integer, got 5.5"):
+    with pytest.raises(TypeError, match=r"ghost_head: height must be an integer, got 5\.5"):
         ghost_head_plan(height=5.5)
 
 
