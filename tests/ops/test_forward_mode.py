@@ -64,7 +64,7 @@ def test_forward_over_forward(unemulated: Backend, case: Case) -> None:
         return torch.func.jvp(scalar, tensors, first)[1]
 
     actual = torch.func.jvp(slope, values, second)[1]
-    gradients = torch.func.jvp(torch.func.grad(scalar, argnums=(0, 1, 2)), values, second)[1]
+    gradients = torch.func.jvp(torch.func.grad(scalar, argnums=tuple(range(len(values)))), values, second)[1]
     expected = sum((gradient * direction).sum() for gradient, direction in zip(gradients, first, strict=True))
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
 
