@@ -12,7 +12,7 @@ constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // How many parts of `part` cover `whole`.
 template <typename Whole, typename Part>
-ELSA_INLINE_ANYWHERE constexpr auto divide_up(const Whole& whole, const Part& part) {
+ELSA_INLINE_ANYWHERE constexpr auto divide_up(Whole whole, Part part) {
   return (whole + part - 1) / part;
 }
 

@@ -54,9 +54,10 @@ bool is_plain(const Shape& shape, int64_t stride, DType dtype) {
   constexpr int64_t most_rows = 1 << 24;
   // For 2¹⁸ columns the reciprocal of StripTiling divides exactly.
   constexpr int64_t most_columns = 1 << 18;
-  // The tiles of a batch are no more than its pixels, and a thread block steps over as many as there are thread blocks.
+  // The tiles of a batch, which are no more than its pixels, are counted in 32 bits, and so is the step from one tile
+  // of a thread block to its next beyond the last.
   constexpr int64_t most_pixels = 1 << 30;
-  // There are no more slices than channels, and each is a y of the grid.
+  // There are no more slices than channels; the slices go along y of the grid.
   constexpr int64_t most_channels = most_blocks_yz;
   return stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
          shape.neighbourhood.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&

@@ -58,8 +58,9 @@ struct PlaneTile {
     rows_before = down * plane_side, columns_before = across * plane_side;
     row = residue / tiling.residues_across + rows_before * tiling.dilation;
     column = residue % tiling.residues_across + columns_before * tiling.dilation;
-    rows = divide_up(tiling.height - row, tiling.dilation);
-    columns = divide_up(tiling.width - column, tiling.dilation);
+    // Written out: nvcc 13.0 makes two instructions more of divide_up here.
+    rows = (tiling.height - row + tiling.dilation - 1) / tiling.dilation;
+    columns = (tiling.width - column + tiling.dilation - 1) / tiling.dilation;
   }
 
   // Whether the pixel that many rows and columns from the first is in the map.

@@ -26,7 +26,7 @@ constexpr int reduce_most_taps() {
 }
 
 // The warps of a multiprocessor, which share its 65536 registers: 16 have 128 registers a thread, 10 have 204, 8 have
-// as many as a thread can have, 255. For K = 5 two thread blocks of five warps are better than one.
+// as many as a thread can have, 255. For K = 5, 10 are two thread blocks, where 8 would be one.
 template <int K, bool Vector, typename Want>
 constexpr int reduce_resident_warps() {
   if (!Want::mul && Vector && K <= 9) return 16;
