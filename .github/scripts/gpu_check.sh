@@ -29,6 +29,7 @@ build() {
   "$python" -m pip install --quiet --no-deps --no-build-isolation --target build/gpu --upgrade \
     --config-settings=build-dir=build/gpu-build --config-settings=cmake.define.ELSA_CUDA=on \
     --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability" .
+  "$python" -c 'import elsa_ext; assert "/build/gpu/" in elsa_ext.__file__, f"{elsa_ext.__file__} is imported first"'
   "$python" -m elsa_ext.cli info
 }
 tests() {

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ONE_BY_ONE = [(case, name) for case in SMALL for name in case.given]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_first_and_second_derivative_by_every_element(unemulated: Backend, case: Case) -> None:
     function, leaves = function_of(case, make(case, device=unemulated.device), case.given)

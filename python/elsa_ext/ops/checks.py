@@ -29,13 +29,12 @@ def show(size: Sequence[int]) -> str:
 def check_tensors(op: str, required: dict[str, bool], tensors: Sequence[Any]) -> None:
     """Check that each argument is a dense tensor, or None if it may be: what the dispatcher says does not name them."""
     for (argument, is_required), tensor in zip(required.items(), tensors, strict=True):
-        if tensor is None and not is_required:
-            continue
-        if not isinstance(tensor, Tensor):
+        if isinstance(tensor, Tensor):
+            if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+                kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
+                raise error(op, f"{argument} must be a dense tensor, got {kind}")
+        elif is_required or tensor is not None:
             raise TypeError(f"elsa::{op}: {argument} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
-            kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
-            raise error(op, f"{argument} must be a dense tensor, got {kind}")
 
 
 def whole(op: str, argument: str, value: Any) -> Any:
@@ -52,7 +51,9 @@ def whole(op: str, argument: str, value: Any) -> Any:
 
 def real(op: str, argument: str, value: Any) -> Any:
     """Return a number of any kind, NumPy's too, as a float; what is none is for the dispatcher to refuse."""
-    return float(value) if isinstance(value, numbers.Real) else value
+    if type(value) is float or not isinstance(value, numbers.Real):
+        return value
+    return float(value)
 
 
 def as_given(op: str, argument: str, value: Any) -> Any:
