@@ -46,3 +46,20 @@ def test_nothing_private_is_imported(name: str) -> None:
 def test_block(code: str, tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_files_that_the_architecture_names() -> None:
+    """Of every op where they are named for one."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    ops = [folder.name for folder in (ROOT / "src" / "ops").iterdir()]
+    paths = re.findall(r"`((?:src|include|python|tests|cmake|docs)/[\w./<>*-]+)`", page)
+    assert len(paths) > 10
+    for path in paths:
+        for op in ops if "<op>" in path else [""]:
+            assert (ROOT / path.replace("<op>", op)).exists(), path
+
+
+def test_coefficients_of_the_kernels_are_those_of_the_fit() -> None:
+    script = ROOT / "benchmarks" / "fit_coefficients.py"
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
