@@ -1,5 +1,5 @@
 # make demo      train ELSA-Swin on handwritten digits        make wheel       build a wheel into dist/
-# make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
+# make check     4 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
 # make lint      ruff, mypy, clang-format                     make clean       remove what these made
