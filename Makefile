@@ -1,5 +1,5 @@
 # make demo      train ELSA-Swin on handwritten digits        make wheel       build a wheel into dist/
-# make check     4 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
+# make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
 # make lint      ruff, mypy, clang-format                     make clean       remove what these made
@@ -60,8 +60,9 @@ cuda-wheel: $(VENV)/package.stamp
 	rm -rf dist/cuda
 	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w dist/cuda .
 
-# A build of its own, with the packages of .venv by path: what is installed editable there would be imported first. Leaks are not looked for: the interpreter leaks by design. What
-# is left out takes an hour: numerical derivatives, hence thousands of calls, by emulated kernels.
+# A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.
+# Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour: numerical derivatives, hence
+# thousands of calls, by emulated kernels.
 packages = $(shell $(bin)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 sanitizer_flags := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -g1
 sanitizer_library = $(shell $(CXX) -print-file-name=$(1))

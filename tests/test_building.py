@@ -306,6 +306,7 @@ def test_the_cmake_that_is_asked_for_where_there_is_none(backend_says: Callable[
     assert f"'cmake>={LEAST_CMAKE}'" in backend_says("get_requires_for_build_wheel()", fails=False, PATH="/gone")
 
 
+@pytest.mark.thorough
 def test_the_sdist_has_what_a_build_needs(backend_says: Callable[..., str], tmp_path: Path) -> None:
     name = backend_says("build_sdist('TMP')", fails=False)
     with tarfile.open(tmp_path / name) as archive:

@@ -50,6 +50,7 @@ def test_first_signal(number: signal.Signals) -> None:
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", STOPPING)
 def test_second_signal(number: signal.Signals) -> None:
     process = subprocess.run([sys.executable, "-c", TWICE, str(int(number))], capture_output=True, text=True)

@@ -27,6 +27,7 @@ def checkpoint(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.thorough
 def test_digits(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = command("train", "--epochs", 2, "--image-size", 16, "--batch-size", 128, "--output", run)

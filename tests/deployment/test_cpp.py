@@ -55,6 +55,7 @@ def test_program_answers_as_the_model(name: str, programs: Path, tmp_path: Path)
     assert [int(word) for word in said.split() if word.isdigit()] == expected.argmax(1).tolist()
 
 
+@pytest.mark.thorough
 def test_ops_by_their_headers(programs: Path, tmp_path: Path) -> None:
     """What attend.cpp gives is what the functions of Python give."""
     query, key = torch.randn(2, 2, 8, 6, 7)
@@ -93,6 +94,7 @@ int main() {{
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_alone(header: str, tmp_path: Path) -> None:
     """Against nothing but torch and the installed package: it compiles, and its functions are those of the schemas."""

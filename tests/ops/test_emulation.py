@@ -21,6 +21,7 @@ def _every_order() -> Iterator[None]:
 
 # The library compares the bits that the orders give. A barrier is at stake where a case has several tiles for a block,
 # and several warps and blocks: elsewhere, in a third of the time, one order at random must do.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "dtype", "layout"),
     pairwise(every("kernels"), [torch.float32, torch.bfloat16], ["contiguous", "channels_last"]),

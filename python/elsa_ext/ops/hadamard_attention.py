@@ -181,8 +181,9 @@ def _unfolded_conv2d(
 ) -> Tensor:
     """Convolve by unfolding: unlike ``F.conv2d``, its second derivative can be traced with symbolic sizes."""
     batch, _, height, width = input.shape
-    patches = F.unfold(input, weight.shape[-1], dilation, padding).view(batch, groups, -1, height * width)
-    out = torch.matmul(weight.reshape(groups, -1, patches.shape[2]), patches).view(batch, -1, height, width)
+    rows = weight.reshape(groups, weight.shape[0] // groups, math.prod(weight.shape[1:]))
+    patches = F.unfold(input, weight.shape[-1], dilation, padding).view(batch, groups, rows.shape[2], height * width)
+    out = torch.matmul(rows, patches).view(batch, weight.shape[0], height, width)
     return out if bias is None else out + bias.view(-1, 1, 1)
 
 
