@@ -20,6 +20,7 @@ from torch.func import functional_call
 DEPTHS, HEADS = (1, 2, 2), (1, 2, 4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", golden.cases("elsa_swin"))
 def test_official_numbers(case: Case, unemulated: Any) -> None:
     model = timm.create_model(case.settings["model"]).double().eval()

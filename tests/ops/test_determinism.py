@@ -105,6 +105,7 @@ def test_the_best_instruction_set_is_chosen() -> None:
     assert (child.returncode, child.stdout.strip()) == (0, best_capability()), child.stderr
 
 
+@pytest.mark.thorough
 def test_an_unknown_instruction_set_is_an_error() -> None:
     child = run("import elsa_ext, torch; elsa_ext.ghost_head(*torch.ones(2, 1, 1, 1, 1), kernel_size=1)", "sse9")
     assert child.returncode == 1

@@ -292,6 +292,7 @@ OP = Op(
 
 # CUDA devices have kernels on tensor cores for these. (With a tile for each of dilation² residues, most of
 # them empty where the dilation is beyond the map: 8 is enough.)
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "dtype", "matrix_dtype"),
     [

@@ -11,6 +11,7 @@ from ops.registry import OPS
 from ops.spec import Op
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("op", OPS, ids=str)
 @settings(
     max_examples=60,
