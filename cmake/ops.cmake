@@ -6,7 +6,8 @@
 #   cpu/kernels.cpp  its kernels, compiled once per instruction set
 #   cuda/launch.cpp  the op on a CUDA device
 #   cuda/kernels.cu  its kernels for that, and cuda/sized.cu, compiled once per kernel size, if there is one
-set(common_sources src/torch/dispatcher.cpp src/torch/errors.cpp src/torch/sums.cpp src/torch/tensor.cpp)
+set(common_sources src/torch/dispatcher.cpp src/torch/errors.cpp src/torch/local_attention.cpp src/torch/sums.cpp
+    src/torch/tensor.cpp)
 list(TRANSFORM common_sources PREPEND ${PROJECT_SOURCE_DIR}/)
 set(ELSA_KERNEL_SIZES 3 5 7 9 11 13 CACHE STRING "Kernel sizes K that have CUDA kernels of their own")
 string(REPLACE ";" ", " kernel_sizes "${ELSA_KERNEL_SIZES}")
@@ -40,7 +41,7 @@ function(add_cpu_kernels capability vector_bytes)
   target_link_libraries(elsa_cpu PRIVATE cpu_${capability})
 endfunction()
 
-add_library(elsa_cpu SHARED src/cpu/capability.cpp src/core/launch_plan.cpp)
+add_library(elsa_cpu SHARED src/cpu/capability.cpp src/cpu/local/plan.cpp src/core/launch_plan.cpp)
 add_op_library(elsa_cpu elsa CPU src/torch/cpu)
 add_cpu_kernels(baseline 16)
 set(cpu_kernels cpu_baseline)

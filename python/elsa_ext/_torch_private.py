@@ -32,6 +32,8 @@ def register_builtin(function: Callable[..., Any], op: str) -> None:
 
 def shape_or_constant(value: Any) -> Any:
     """Return the sizes of a tensor, or else the constant, that a value of a TorchScript graph stands for."""
+    if value.node().kind() == "prim::ListConstruct":
+        return [element.toIValue() for element in value.node().inputs()]
     return value.type().sizes() if isinstance(value.type(), torch._C.TensorType) else value.toIValue()
 
 

@@ -50,7 +50,13 @@ def _oracle(name: str) -> Callable[..., Any]:
             check_backward(op, shapes, options)
         else:
             op.check(name, **shapes, **options)
-        results = _C.oracle(name, arrays, options)
+        words = {option: value for option, value in options.items() if isinstance(value, str)}
+        numbers = {
+            option: list(value) if isinstance(value, list) else [value]
+            for option, value in options.items()
+            if option not in words
+        }
+        results = _C.oracle(name, arrays, numbers, words)
         return results[0] if len(results) == 1 else tuple(results)
 
     oracle.__name__ = oracle.__qualname__ = name

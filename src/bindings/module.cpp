@@ -29,10 +29,11 @@ NumpyArray to_numpy(const elsa::oracle::Array& array) { return NumpyArray(array.
 // The arguments have been checked by elsa_ext.reference, which is the only caller.
 std::vector<std::optional<NumpyArray>> oracle(const std::string& op,
                                               const std::map<std::string, std::optional<NumpyArray>>& arrays,
-                                              const std::map<std::string, double>& numbers) {
+                                              const std::map<std::string, std::vector<double>>& numbers,
+                                              const std::map<std::string, std::string>& words) {
   const auto function = elsa::oracle::functions().find(op);
   if (function == elsa::oracle::functions().end()) throw py::value_error("oracle: no op has the name " + op);
-  elsa::oracle::Arguments arguments{{}, numbers};
+  elsa::oracle::Arguments arguments{{}, numbers, words};
   for (const auto& [name, array] : arrays) {
     arguments.arrays.emplace(name, array ? elsa::oracle::OptionalArray(from_numpy(*array)) : std::nullopt);
   }
@@ -56,17 +57,25 @@ elsa::DType dtype_of(const std::string& name) {
 }
 
 elsa::LaunchPlan launch_plan(const std::string& op, const std::string& dtype, const py::kwargs& shape) {
-  std::map<std::string, int64_t> numbers;
-  for (const auto& [name, number] : shape) {
+  std::map<std::string, std::vector<int64_t>> numbers;
+  std::map<std::string, std::string> words;
+  for (const auto& [key, value] : shape) {
+    const std::string name = key.cast<std::string>();
     try {
-      numbers.emplace(name.cast<std::string>(), number.cast<int64_t>());
+      if (py::isinstance<py::str>(value)) {
+        words.emplace(name, value.cast<std::string>());
+      } else if (py::isinstance<py::sequence>(value)) {
+        numbers.emplace(name, value.cast<std::vector<int64_t>>());
+      } else {
+        numbers.emplace(name, std::vector{value.cast<int64_t>()});
+      }
     } catch (const py::cast_error&) {
-      throw py::type_error("launch_plan: " + op + ": " + name.cast<std::string>() + " must be an integer, got " +
-                           py::repr(number).cast<std::string>());
+      throw py::type_error("launch_plan: " + op + ": " + name + " must be an integer, got " +
+                           py::repr(value).cast<std::string>());
     }
   }
   try {
-    return elsa::launch_plan(op, {numbers, dtype_of(dtype)});
+    return elsa::launch_plan(op, {numbers, words, dtype_of(dtype)});
   } catch (const std::invalid_argument& error) {
     throw py::value_error("launch_plan: " + op + ": " + error.what());
   }

@@ -8,7 +8,8 @@
 
 namespace elsa {
 
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+ELSA_INLINE_ANYWHERE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+ELSA_INLINE_ANYWHERE constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // How many parts of `part` cover `whole`.
 template <typename Whole, typename Part>

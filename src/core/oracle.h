@@ -28,12 +28,14 @@ using OptionalArray = std::optional<Array>;
 // The arguments of a call. The caller has checked that they are what the op takes.
 struct Arguments {
   std::map<std::string, OptionalArray> arrays;
-  std::map<std::string, double> numbers;
+  std::map<std::string, std::vector<double>> numbers;  // one, or one for each axis
+  std::map<std::string, std::string> words;
 
   const OptionalArray& optional(const std::string& name) const { return arrays.at(name); }
   const Array& array(const std::string& name) const { return arrays.at(name).value(); }
-  double number(const std::string& name) const { return numbers.at(name); }
-  int64_t integer(const std::string& name) const { return int64_t(numbers.at(name)); }
+  double number(const std::string& name, int axis = 0) const { return numbers.at(name).at(axis); }
+  int64_t integer(const std::string& name, int axis = 0) const { return int64_t(number(name, axis)); }
+  const std::string& word(const std::string& name) const { return words.at(name); }
 };
 
 // An array of zeros for the gradient of an argument, if that was given.

@@ -205,6 +205,7 @@ def test_module(command: Command, tmp_path: Path, preset: str) -> None:
     assert "absent: NATTEN (not installed)" in result.out
 
 
+@pytest.mark.thorough
 def test_model(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     arguments = ("--model", "elsa_swin_micro", "--batch", 2, "--repeats", 1, "--device", "cpu", "--backprop")

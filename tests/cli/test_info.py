@@ -37,11 +37,13 @@ def test_info(command: Command) -> None:
     assert elsa_ext.build_info().items() - {("version", elsa_ext.__version__)} <= facts.items()
 
 
+@pytest.mark.thorough
 def test_info_without_optional_packages() -> None:
     process = subprocess.run([sys.executable, "-c", CORE_ONLY], capture_output=True, text=True, check=True)
     assert "elsa-ext:" in process.stdout
 
 
+@pytest.mark.thorough
 def test_info_with_a_wrong_instruction_set() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "elsa_ext.cli", "info"],

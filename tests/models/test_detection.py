@@ -200,6 +200,7 @@ def test_predictions_are_on_the_scale_of_each_image() -> None:
 BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 
+@pytest.mark.thorough
 @needs_ops
 def test_weights_in_bfloat16() -> None:
     """As torchvision's own Mask R-CNN: with autocast, and not without, which is said in one line."""
@@ -243,6 +244,7 @@ def test_scripted() -> None:
     assert all(parameter.grad.isfinite().all() for parameter in scripted.parameters())
 
 
+@pytest.mark.thorough
 def test_by_name_from_torchvision(tmp_path: Path) -> None:
     """What torchvision's training script calls."""
     name = "mask_rcnn_elsa_swin_tiny"

@@ -35,6 +35,7 @@ def test_every_model_is_checked() -> None:
     assert sorted(SHALLOW) == timm.list_models("elsa_*")
 
 
+@pytest.mark.thorough
 @every_model
 def test_forward_with_and_without_checkpointing(name: str) -> None:
     model = create(name).eval()
@@ -55,6 +56,7 @@ def test_channels_last(name: str) -> None:
     torch.testing.assert_close(model(given.to(memory_format=torch.channels_last)), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @every_model
 def test_backward_reaches_every_parameter(name: str) -> None:
     model = create(name, num_classes=42).train()

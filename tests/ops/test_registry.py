@@ -17,11 +17,14 @@ each = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 
 def arguments(schema: torch.FunctionSchema) -> list[tuple[str, bool, Any]]:
     """Name, whether it is a keyword alone, and default of every argument of a schema."""
-    empty = inspect.Parameter.empty
-    return [
-        (argument.name, argument.kwarg_only, argument.default_value if argument.has_default_value() else empty)
-        for argument in schema.arguments
-    ]
+
+    def default(argument: Any) -> Any:
+        if not argument.has_default_value():
+            return inspect.Parameter.empty
+        # The schema writes one number for both axes, and PyTorch shows two.
+        return argument.default_value[0] if isinstance(argument.default_value, list) else argument.default_value
+
+    return [(argument.name, argument.kwarg_only, default(argument)) for argument in schema.arguments]
 
 
 def parameters(function: Any) -> list[tuple[str, bool, Any]]:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from .ghost_head import *
 from .hadamard_attention import *
+from .neighborhood_attention import *
+from .neighborhood_logits import *
 from .registration import OPS as _OPS
 
 if not TYPE_CHECKING:  # a type checker takes what the modules above list

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _torch_private as private
 from .derivatives import OfFormula, OfTerms
-from .op import Op, Registered, only
+from .op import Op, Registered, as_leaves, only
 
 Function = type[torch.autograd.Function]
 
@@ -21,7 +21,7 @@ def kernel(op: Registered, function: Function) -> Callable[..., Any]:
 
     def record(keyset: Any, *args: Any, **options: Any) -> Any:
         if private.needs_derivative(args):
-            return apply(*complete(args, options))
+            return apply(*as_leaves(complete(args, options)))
         return private.redispatch_below_autograd(call, keyset, args, options)
 
     return record

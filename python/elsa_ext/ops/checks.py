@@ -61,7 +61,28 @@ def as_given(op: str, argument: str, value: Any) -> Any:
     return value
 
 
-CONVERTERS: dict[str, Callable[[str, str, Any], Any]] = {"int": whole, "float": real}
+def word(op: str, argument: str, value: Any) -> str:
+    """Return a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"elsa::{op}: {argument} must be a string, got {value!r}")
+    return value
+
+
+def whole_pair(op: str, argument: str, value: Any) -> list[Any]:
+    """Return two integers, of one for both axes or of one for each."""
+    if not isinstance(value, (list, tuple)):
+        return [whole(op, argument, value)] * 2
+    if len(value) != 2:
+        raise TypeError(f"elsa::{op}: {argument} must be an integer or two, got {value!r}")
+    return [whole(op, argument, one) for one in value]
+
+
+CONVERTERS: dict[str, Callable[[str, str, Any], Any]] = {
+    "int": whole,
+    "float": real,
+    "str": word,
+    "List[int]": whole_pair,
+}
 
 
 def check_dtype(op: str, argument: str, tensor: Tensor) -> None:

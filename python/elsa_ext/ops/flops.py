@@ -93,7 +93,8 @@ def _count(name: str) -> Callable[..., int]:
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
 
     def count(*shapes: Any, **named: Any) -> int:
-        return formula(**{**defaults, **signature.bind_partial(*shapes, **named).arguments})
+        given = {**defaults, **signature.bind_partial(*shapes, **named).arguments}
+        return formula(**{name: op.convert(name, v) if name in op.options else v for name, v in given.items()})
 
     count.__name__ = count.__qualname__ = name
     count.__doc__ = f"Return the multiply-adds of ``elsa::{name}``.\n\n{formula.__doc__}"

@@ -1,7 +1,7 @@
 """What an op is: what its file says of it, what its registered schemas say, and how a call finds its implementation."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -45,7 +45,9 @@ class Registered:
                 inspect.Parameter(
                     argument.name,
                     inspect.Parameter.KEYWORD_ONLY if argument.kwarg_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=argument.default_value if argument.has_default_value() else inspect.Parameter.empty,
+                    default=_one_for_both(argument.default_value)
+                    if argument.has_default_value()
+                    else inspect.Parameter.empty,
                 )
                 for argument in self.arguments
             ]
@@ -69,8 +71,9 @@ class Op:
         backward_multiply_adds: The same of a call of the backward op.
         maps: The tensors (B, C, H, W), of which the first decides dtype and memory format of the result. Their
             gradients have their memory format, and vmap folds its dimension into their batch.
-        per_sample: The tensors that may have a batch dimension in front, with their number of dimensions without it:
-            vmap folds them, too. Where another tensor is mapped, it calls the op once for every index.
+        per_sample: The tensors that may have a batch dimension in front, with their number of dimensions without it,
+            or a function that gives that for a shape and the options: vmap folds them, too. Where another tensor is
+            mapped, it calls the op once for every index.
         casts: The tensors that autocast casts; None means all.
         terms: Takes tensors and a direction (or None) for each, and writes the derivative along these directions as a
             sum of calls of the op, from which derivatives of every order follow. None where that cannot be done: then
@@ -85,7 +88,7 @@ class Op:
     multiply_adds: Callable[..., int]
     backward_multiply_adds: Callable[..., int]
     maps: Sequence[str]
-    per_sample: Mapping[str, int] = field(default_factory=dict)
+    per_sample: Mapping[str, int | Callable[[Sequence[int], Options], int]] = field(default_factory=dict)
     casts: Sequence[str] | None = None
     terms: Callable[..., list[Term]] | None = None
     gradients: Callable[..., Tensors] | None = None
@@ -118,27 +121,48 @@ class Op:
         if autocast.is_enabled(first.device.type):
             inputs = autocast.cast(inputs, self.is_cast, first.device.type)
         if is_native(self.name, first):
-            return self.functions[0].apply(*inputs, *options.values())
+            return self.functions[0].apply(*inputs, *as_leaves(options.values()))
         self.check(self.name, *inputs, **options)
-        return self.formula(*inputs, **options)
+        if inputs is tensors:
+            return self.formula(*inputs, **options)
+        with torch.autocast(first.device.type, enabled=False):  # the formula may compute in more than 16 bits
+            return self.formula(*inputs, **options)
 
     def converted(self, options: Options) -> Options:
         """Return the options as what the dispatcher takes, in the order of the schema."""
-        return {name: convert(self.name, name, options[name]) for name, convert in self._converters.items()}
+        return {name: self.convert(name, options[name]) for name in self.options}
+
+    def convert(self, name: str, option: Any) -> Any:
+        """Return one option as what the dispatcher takes."""
+        return self._converters[name](self.name, name, option)
 
     def apply(self, tensors: Tensors, options: Options) -> Tensor:
         """Call the registered op from a derivative, so that this call has derivatives again."""
         if private.transforms_active():
-            return self.functions[0].apply(*tensors, *options.values())
+            return self.functions[0].apply(*tensors, *as_leaves(options.values()))
         return self.forward.call(*tensors, **options)
 
     def apply_backward(self, tensors: Tensors, options: Options, needed: Sequence[bool]) -> Tensors:
         """Call the registered backward op from a derivative; a gradient that is not needed comes out as None."""
         if private.transforms_active():
-            gradients = self.functions[1].apply(*tensors, *options.values(), *needed)
+            gradients = self.functions[1].apply(*tensors, *as_leaves(options.values()), *needed)
         else:
             gradients = self.backward.call(*tensors, **options, **dict(zip(self.needs, needed, strict=True)))
         return only(needed, gradients)
+
+
+class _Leaf(list):
+    """A list that PyTorch does not take apart, as its transforms do with the arguments of an autograd function."""
+
+
+def as_leaves(options: Iterable[Any]) -> list[Any]:
+    """Return options as an autograd function takes them, each one argument."""
+    return [_Leaf(option) if isinstance(option, list) else option for option in options]
+
+
+def _one_for_both(default: Any) -> Any:
+    """Return a default as people write it: PyTorch shows that of two numbers as a list."""
+    return default[0] if isinstance(default, list) and default == default[:1] * len(default) else default
 
 
 def only(needed: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:

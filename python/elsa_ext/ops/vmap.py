@@ -23,7 +23,13 @@ def rule(op: Op) -> Callable[..., tuple[Tensor, int]]:
         def folded(name: str, tensor: Tensor | None, dim: int | None) -> Tensor | None:
             if tensor is None or (name not in op.maps and name not in op.per_sample):
                 return tensor
-            return fold(tensor, dim, size) if name in op.maps else spread(tensor, dim, size, batch, op.per_sample[name])
+            if name in op.maps:
+                return fold(tensor, dim, size)
+            rank = op.per_sample[name]
+            if callable(rank):
+                shape = (tensor if dim is None else tensor.select(dim, 0)).shape
+                rank = rank(shape, options)
+            return spread(tensor, dim, size, batch, rank)
 
         return op.forward.call(*(folded(*argument) for argument in given), **options).unflatten(0, (size, batch)), 0
 

@@ -27,7 +27,8 @@ struct Term {
 template <typename Function>
 void for_each_term(const Arguments& given, const Function& f) {
   const Shape s = shape_of(given);
-  const auto [K, dilation, stride] = s.neighbourhood;
+  const int64_t K = s.neighbourhood.kernel_size;
+  const int64_t dilation = s.neighbourhood.dilation, stride = s.neighbourhood.stride;
   const auto per_sample = [](const OptionalArray& matrix) { return matrix && matrix->shape.size() == 4; };
   const bool mul_per_sample = per_sample(given.optional("ghost_mul"));
   const bool add_per_sample = per_sample(given.optional("ghost_add"));

@@ -1,0 +1,118 @@
+// The outputs of a tile's row as vectors, and what their lanes read.
+//
+// A row is cut into vectors as even as it allows. What belongs to a tap lies as [vector][tap][lane], for every row of
+// outputs.
+#pragma once
+
+#include "axis.h"
+
+namespace elsa::cpu::ELSA_CAPABILITY {
+namespace {
+
+// How the lanes of a vector find their sources: a tap later, all of them lie one further.
+enum class Reading { straight, shuffled, apart };
+
+template <typename T>
+struct LaneVector {
+  int64_t first, count;  // outputs of the tile
+  int64_t base;          // the first of the sources of their first taps
+  Reading reading;
+  typename Simd<T>::Lanes pattern;  // those sources, from the base on; lanes without an output repeat the last one
+
+  LaneVector(const LocalAxis& axis, int64_t first_output, int64_t outputs) : first(first_output), count(outputs) {
+    base = axis.taps(first).first;
+    int64_t highest = base;
+    for (int64_t l = 1; l < count; ++l) {
+      const int64_t source = axis.taps(first + l).first;
+      base = smaller(base, source), highest = larger(highest, source);
+    }
+    bool in_order = true;
+    for (int64_t l = 0; l < lanes<T>; ++l) {
+      const int64_t source = axis.taps(first + smaller(l, count - 1)).first - base;
+      pattern[l] = source;
+      in_order = in_order && (l >= count || source == l);
+    }
+    reading = in_order ? Reading::straight : highest - base < lanes<T> ? Reading::shuffled : Reading::apart;
+  }
+};
+
+template <typename T>
+int64_t vectors_of(int64_t outputs) {
+  return divide_up(outputs, int64_t(lanes<T>));
+}
+
+// The vectors of a tile's row.
+template <typename T>
+class LaneVectors {
+ public:
+  int64_t count;
+
+  explicit LaneVectors(const LocalAxis& axis) : count(vectors_of<T>(axis.count)), vectors_(count) {
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t first = k * axis.count / count;
+      vectors_[k] = LaneVector<T>(axis, first, (k + 1) * axis.count / count - first);
+    }
+  }
+  const LaneVector<T>& operator[](int64_t k) const { return vectors_[k]; }
+
+ private:
+  mutable Scratch<LaneVector<T>> vectors_;
+};
+
+// Copy as many pixels as a vector has lanes, or fewer, into planes, [channel][lane].
+template <typename T, typename From>
+void pack_vector(const Row<const From*>& row, T* to) {
+  constexpr int64_t L = lanes<T>;
+  if (row.channel != 1) {
+    for (int64_t c = 0; c < row.count; ++c) {
+      copy_channels(row.data + c * row.channel, row.column, row.pixels, L, to + c * L);
+    }
+    return;
+  }
+  for (int64_t first = 0; first < row.count; first += L) {
+    const int64_t channels = smaller(L, row.count - first);
+    Vector<T> v[L];
+    load_transposed<T>(row.data + first, row.column, row.pixels, channels, v);
+    if (channels == L) {
+#pragma GCC unroll 16
+      for (int c = 0; c < L; ++c) store(to + (first + c) * L, v[c]);
+    } else {
+      for (int64_t c = 0; c < channels; ++c) store(to + (first + c) * L, v[c]);
+    }
+  }
+}
+
+// Copy `count` channels of a strip of a map into planes, [row][vector][channel][lane].
+template <typename T>
+void pack_lanes(const MapView& map, int64_t sample, int64_t channel, int64_t count, const LocalTile& tile,
+                const Strip& strip, const LaneVectors<T>& vectors, T* to) {
+  with_type<T>(map.dtype, [&](auto type) {
+    using From = decltype(type);
+    for (int64_t y = 0; y < strip.count; ++y) {
+      for (int64_t k = 0; k < vectors.count; ++k, to += count * lanes<T>) {
+        const From* from =
+            map.at<const From>(sample, channel, tile.y.first + strip.first + y, tile.x.first + vectors[k].first);
+        pack_vector<T, From>({from, map.channel_stride, map.column_stride, vectors[k].count, count}, to);
+      }
+    }
+  });
+}
+
+// The reverse of it.
+template <typename T>
+void unpack_lanes(const MapView& map, int64_t sample, int64_t channel, int64_t count, const LocalTile& tile,
+                  const Strip& strip, const LaneVectors<T>& vectors, const T* from) {
+  constexpr int64_t L = lanes<T>;
+  with_type<T>(map.dtype, [&](auto type) {
+    using To = decltype(type);
+    for (int64_t y = 0; y < strip.count; ++y) {
+      for (int64_t k = 0; k < vectors.count; ++k, from += count * L) {
+        To* to = map.at<To>(sample, channel, tile.y.first + strip.first + y, tile.x.first + vectors[k].first);
+        unpack_planes_row<T, To>(from, L, {to, map.channel_stride, map.column_stride, vectors[k].count, count});
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace elsa::cpu::ELSA_CAPABILITY

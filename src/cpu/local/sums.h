@@ -1,0 +1,250 @@
+// Sums over the taps, with a weight for each: of the neighbours of every output, and their transpose, which adds every
+// output to its neighbours. Lanes are channels.
+//
+//   gather   out[x][c] = scale · Σ_ij weight[i][j][x] · window[first_y + i][first_x(x) + j][c]
+//   scatter  window[first_y + i][first_x(x) + j][c] += weight[i][j][x] · scale · out[x][c]
+#pragma once
+
+#include "lanes.h"
+
+namespace elsa::cpu::ELSA_CAPABILITY {
+namespace {
+
+// Pixels whose sums stay in registers. 7 divides the maps of Swin, 8 those whose sides are powers of two.
+#if ELSA_VECTOR_BYTES == 64
+constexpr int sum_pixels[] = {7, 8};
+#else
+constexpr int sum_pixels[] = {4, 4};
+#endif
+
+// The rows of taps of one row of outputs, and the steps between them.
+template <typename T>
+struct TapRows {
+  const T* weights;  // [row][tap][lane]
+  int64_t rows, columns;
+  T* window;
+  int64_t pitch;
+};
+
+// Taps of neighbouring pixels that are neighbours themselves: a source is loaded once for all pixels that look at it.
+// K is the number of columns, or 0 for what `taps` says.
+template <typename T, int Vectors, int K, int Pixels>
+ELSA_INLINE void gather_straight(TapRows<T> taps, T scale, T* out, int64_t step) {
+  constexpr int L = lanes<T>, width = Vectors * L;
+  Vector<T> sum[Pixels][Vectors] = {};
+  const int64_t columns = K == 0 ? taps.columns : K;
+  for (int64_t i = 0; i < taps.rows; ++i, taps.weights += columns * L, taps.window += taps.pitch) {
+    if constexpr (K == 0) {
+      for (int64_t j = 0; j < columns; ++j) {
+#pragma GCC unroll 8
+        for (int p = 0; p < Pixels; ++p) {
+          const T weight = taps.weights[j * L + p];
+          for (int v = 0; v < Vectors; ++v) sum[p][v] += load(taps.window + (j + p) * width + v * L) * weight;
+        }
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int s = 0; s < Pixels + K - 1; ++s) {
+        Vector<T> source[Vectors];
+        for (int v = 0; v < Vectors; ++v) source[v] = load(taps.window + s * width + v * L);
+#pragma GCC unroll 8
+        for (int p = 0; p < Pixels; ++p) {
+          if (p > s || s - p >= K) continue;
+          const T weight = taps.weights[(s - p) * L + p];
+          for (int v = 0; v < Vectors; ++v) sum[p][v] += source[v] * weight;
+        }
+      }
+    }
+  }
+  for (int p = 0; p < Pixels; ++p) {
+    for (int v = 0; v < Vectors; ++v) store_unaligned(out + p * step + v * L, sum[p][v] * scale);
+  }
+}
+
+// Taps of any pixels: those of pixel p start at `window + starts[p]`.
+template <typename T, int Vectors, int Pixels>
+ELSA_INLINE void gather_apart(TapRows<T> taps, const int64_t* starts, T scale, T* out, int64_t step) {
+  constexpr int L = lanes<T>, width = Vectors * L;
+  Vector<T> sum[Pixels][Vectors] = {};
+  for (int64_t i = 0; i < taps.rows; ++i, taps.weights += taps.columns * L, taps.window += taps.pitch) {
+    const T* window[Pixels];
+    for (int p = 0; p < Pixels; ++p) window[p] = taps.window + starts[p];
+    for (int64_t j = 0; j < taps.columns; ++j) {
+#pragma GCC unroll 8
+      for (int p = 0; p < Pixels; ++p) {
+        const T weight = taps.weights[j * L + p];
+        for (int v = 0; v < Vectors; ++v) sum[p][v] += load(window[p] + j * width + v * L) * weight;
+      }
+    }
+  }
+  for (int p = 0; p < Pixels; ++p) {
+    for (int v = 0; v < Vectors; ++v) store_unaligned(out + p * step + v * L, sum[p][v] * scale);
+  }
+}
+
+template <typename T, int Vectors, int K, int Pixels>
+ELSA_INLINE void scatter_straight(TapRows<T> taps, T scale, const T* out, int64_t step) {
+  constexpr int L = lanes<T>, width = Vectors * L;
+  Vector<T> pixel[Pixels][Vectors];
+  for (int p = 0; p < Pixels; ++p) {
+    for (int v = 0; v < Vectors; ++v) pixel[p][v] = load_unaligned(out + p * step + v * L) * scale;
+  }
+  for (int64_t i = 0; i < taps.rows; ++i, taps.weights += K * L, taps.window += taps.pitch) {
+#pragma GCC unroll 16
+    for (int s = 0; s < Pixels + K - 1; ++s) {
+      Vector<T> source[Vectors];
+      for (int v = 0; v < Vectors; ++v) source[v] = load(taps.window + s * width + v * L);
+#pragma GCC unroll 8
+      for (int p = 0; p < Pixels; ++p) {
+        if (p > s || s - p >= K) continue;
+        const T weight = taps.weights[(s - p) * L + p];
+        for (int v = 0; v < Vectors; ++v) source[v] += pixel[p][v] * weight;
+      }
+      for (int v = 0; v < Vectors; ++v) store(taps.window + s * width + v * L, source[v]);
+    }
+  }
+}
+
+template <typename T, int Vectors>
+ELSA_INLINE void scatter_one(TapRows<T> taps, T scale, const T* out) {
+  constexpr int L = lanes<T>, width = Vectors * L;
+  Vector<T> pixel[Vectors];
+  for (int v = 0; v < Vectors; ++v) pixel[v] = load_unaligned(out + v * L) * scale;
+  for (int64_t i = 0; i < taps.rows; ++i, taps.weights += taps.columns * L, taps.window += taps.pitch) {
+    for (int64_t j = 0; j < taps.columns; ++j) {
+      for (int v = 0; v < Vectors; ++v) {
+        T* to = taps.window + j * width + v * L;
+        store(to, load(to) + pixel[v] * taps.weights[j * L]);
+      }
+    }
+  }
+}
+
+// A strip's outputs in `width` channels a pixel, and the window of the tile's sources.
+template <typename T>
+struct SumTile {
+  const T* weights;  // [y][vector][tap][lane]
+  T* window;         // [row][column][width]
+  T* out;
+  int64_t out_row, out_column;
+  T scale;
+};
+
+template <typename T, int Vectors, int K, int Pixels>
+void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, T* out) {
+  constexpr int width = Vectors * lanes<T>;
+  for (int64_t done = 0; done < lane.count; done += Pixels) {
+    // The last pixels overlap those before: they get the same numbers again.
+    const int64_t p = lane.count < Pixels ? done : smaller(done, lane.count - Pixels);
+    int64_t starts[Pixels];
+    bool straight = true;
+    const int64_t now = smaller(Pixels, lane.count - p);
+    for (int64_t k = 0; k < now; ++k) {
+      starts[k] = (lane.base + lane.pattern[p + k]) * width;
+      straight = straight && starts[k] == starts[0] + k * width;
+    }
+    TapRows<T> here = taps;
+    here.weights += p;
+    T* to = out + p * tile.out_column;
+    if (now < Pixels) {
+      for (int64_t k = 0; k < now; ++k, ++here.weights, to += tile.out_column) {
+        gather_apart<T, Vectors, 1>(here, starts + k, tile.scale, to, tile.out_column);
+      }
+    } else if (straight) {
+      here.window += starts[0];
+      gather_straight<T, Vectors, K, Pixels>(here, tile.scale, to, tile.out_column);
+    } else {
+      gather_apart<T, Vectors, Pixels>(here, starts, tile.scale, to, tile.out_column);
+    }
+  }
+}
+
+template <typename T, int Vectors, int K, int Pixels>
+void scatter_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, const T* out) {
+  constexpr int width = Vectors * lanes<T>;
+  for (int64_t p = 0; p < lane.count;) {
+    TapRows<T> here = taps;
+    here.weights += p;
+    const auto start = [&](int64_t k) { return (lane.base + lane.pattern[p + k]) * width; };
+    bool straight = K > 0 && p + Pixels <= lane.count;
+    for (int64_t k = 1; straight && k < Pixels; ++k) straight = start(k) == start(0) + k * width;
+    here.window += start(0);
+    if constexpr (K > 0) {
+      if (straight) {
+        scatter_straight<T, Vectors, K, Pixels>(here, tile.scale, out + p * tile.out_column, tile.out_column);
+        p += Pixels;
+        continue;
+      }
+    }
+    scatter_one<T, Vectors>(here, tile.scale, out + p * tile.out_column);
+    ++p;
+  }
+}
+
+// Call f(taps, lane, out) for every row of outputs and vector of it.
+template <typename T, typename Function>
+ELSA_INLINE void for_each_lane_vector(const SumTile<T>& sums, const LocalTile& tile, const Strip& strip,
+                                      const LaneVectors<T>& vectors, const Neighbourhood& y, const Neighbourhood& x,
+                                      int64_t width, const Function& f) {
+  constexpr int64_t L = lanes<T>;
+  const int64_t taps = y.kernel_size * x.kernel_size, pitch = tile.x.length * width;
+  for (int64_t v = 0; v < vectors.count; ++v) {
+    for (int64_t k = 0; k < strip.count; ++k) {
+      const Taps& in = tile.y.taps(strip.first + k);
+      const T* weights = sums.weights + ((k * vectors.count + v) * taps + in.begin * x.kernel_size) * L;
+      f(TapRows<T>{weights, in.end - in.begin, x.kernel_size, sums.window + (in.first + in.begin) * pitch, pitch},
+        vectors[v], sums.out + k * sums.out_row + vectors[v].first * sums.out_column);
+    }
+  }
+}
+
+// Call f(std::integral_constant<int, K>()) for the K of the loops that are compiled for it, else for 0; and f's second
+// argument likewise for the pixels at once that leave least to do twice.
+template <typename T, typename Function>
+ELSA_INLINE void choose_sums(const LaneVectors<T>& vectors, int64_t K, const Function& f) {
+  int64_t cost[2] = {};
+  for (int64_t v = 0; v < vectors.count; ++v) {
+    for (int k = 0; k < 2; ++k) cost[k] += divide_up(vectors[v].count, int64_t(sum_pixels[k])) * sum_pixels[k];
+  }
+  const auto with_pixels = [&](auto pixels) {
+    switch (K) {
+      case 3:
+        return f(std::integral_constant<int, 3>(), pixels);
+      case 5:
+        return f(std::integral_constant<int, 5>(), pixels);
+      case 7:
+        return f(std::integral_constant<int, 7>(), pixels);
+      default:
+        return f(std::integral_constant<int, 0>(), pixels);
+    }
+  };
+  if constexpr (sum_pixels[0] != sum_pixels[1]) {
+    if (cost[1] < cost[0]) return with_pixels(std::integral_constant<int, sum_pixels[1]>());
+  }
+  with_pixels(std::integral_constant<int, sum_pixels[0]>());
+}
+
+template <typename T, int Vectors>
+void gather_strip(const SumTile<T>& sums, const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vectors,
+                  const Neighbourhood& y, const Neighbourhood& x) {
+  choose_sums<T>(vectors, x.kernel_size, [&](auto K, auto pixels) {
+    for_each_lane_vector<T>(sums, tile, strip, vectors, y, x, Vectors * lanes<T>,
+                            [&](const TapRows<T>& taps, const LaneVector<T>& lane, T* out) {
+                              gather_vector<T, Vectors, K.value, pixels.value>(taps, lane, sums, out);
+                            });
+  });
+}
+
+template <typename T, int Vectors>
+void scatter_strip(const SumTile<T>& sums, const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vectors,
+                   const Neighbourhood& y, const Neighbourhood& x) {
+  choose_sums<T>(vectors, x.kernel_size, [&](auto K, auto pixels) {
+    for_each_lane_vector<T>(sums, tile, strip, vectors, y, x, Vectors * lanes<T>,
+                            [&](const TapRows<T>& taps, const LaneVector<T>& lane, T* out) {
+                              scatter_vector<T, Vectors, K.value, pixels.value>(taps, lane, sums, out);
+                            });
+  });
+}
+
+}  // namespace
+}  // namespace elsa::cpu::ELSA_CAPABILITY
