@@ -20,9 +20,9 @@ ELSA_INLINE FloatVector exp2_of_negative(FloatVector x) {
   for (float coefficient :
        {1.339993143e-03f, 9.618488960e-03f, 5.550328776e-02f, 2.402264689e-01f, 6.931472057e-01f, 1.0f})
     series = series * rest + coefficient;
-  FloatLanes exponent;
+  Words exponent;  // not signed: far below the normal numbers it overflows
   std::memcpy(&exponent, &shifted, sizeof(exponent));
-  exponent = (exponent << 23) + 0x3f800000;
+  exponent = (exponent << 23) + 0x3f800000u;
   FloatVector power;
   std::memcpy(&power, &exponent, sizeof(power));
   return x < -126.0f ? FloatVector{} : series * power;
