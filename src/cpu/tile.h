@@ -59,17 +59,19 @@ class Prefetch {
     rows_ = rows, columns_ = columns;
   }
 
+  bool done() const { return rows_ <= 0; }
+
   void fetch(int64_t pixels) {
     for (; pixels > 0 && rows_ > 0; --pixels) {
-      const char* from = row_ + x_ * column_step_;
-      for (int64_t k = 0; k < bytes_; k += line) __builtin_prefetch(from + k, 0, 2);
-      __builtin_prefetch(from + bytes_ - 1, 0, 2);
+      const char *from = row_ + x_ * column_step_, *end = from + bytes_;
+      from -= reinterpret_cast<uintptr_t>(from) % line;
+      for (; from < end; from += line) __builtin_prefetch(from, 0, 2);
       if (++x_ == columns_) x_ = 0, row_ += row_step_, --rows_;
     }
   }
 
  private:
-  static constexpr int64_t line = 64;
+  static constexpr uintptr_t line = 64;
   const char* row_ = nullptr;
   int64_t row_step_ = 0, column_step_ = 0, bytes_ = 0, rows_ = 0, columns_ = 0, x_ = 0;
 };

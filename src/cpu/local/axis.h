@@ -14,53 +14,50 @@ class LocalAxis {
   int64_t length;        // of the window
 
   LocalAxis(const Neighbourhood& on_residue, int64_t residue, int64_t dilation, int64_t extent, int64_t first_output,
-            int64_t most_outputs)
-      : first(first_output),
-        residue_(residue),
-        dilation_(dilation),
-        extent_(extent),
-        circular_(on_residue.border == Border::circular),
-        places_(divide_up(extent - residue, dilation)),
-        taps_(most_outputs) {
-    count = smaller(most_outputs, places_ - first);
+            int64_t most_outputs, int64_t most_sources)
+      : first(first_output), taps_(most_outputs), pixels_(divide_up(most_sources, most_lanes) * most_lanes) {
+    const int64_t places = divide_up(extent - residue, dilation);
+    count = smaller(most_outputs, places - first);
     if (count <= 0) return;
     int64_t low = INT64_MAX, high = INT64_MIN;
     for (int64_t k = 0; k < count; ++k) {
-      taps_[k] = on_residue.taps(first + k, places_);
+      taps_[k] = on_residue.taps(first + k, places);
       low = smaller(low, taps_[k].first), high = larger(high, taps_[k].first);
     }
     for (int64_t k = 0; k < count; ++k) taps_[k].first -= low;
-    origin_ = low, length = high - low + on_residue.kernel_size;
+    length = high - low + on_residue.kernel_size;
+    const bool circular = on_residue.border == Border::circular;
+    for (int64_t position = 0; position < divide_up(length, most_lanes) * most_lanes; ++position) {
+      const int64_t place = low + position, pixel = residue + place * dilation;
+      const bool inside = place >= 0 && place < places;
+      pixels_[position] = position < length && (inside || circular) ? (pixel % extent + extent) % extent : -1;
+    }
   }
 
   // The taps of the tile's output k, `first` in the window.
   const Taps& taps(int64_t k) const { return taps_[k]; }
 
-  // Call f(position, pixel, number) for the runs of sources that lie inside the map: their first position in the
-  // window, its pixel of the map, and how many there are, each `dilation` pixels after the one before.
+  // The pixel of the map at a position of the window, or −1 outside the map; also for the positions after the window's
+  // last, up to a whole vector.
+  int64_t pixel(int64_t position) const { return pixels_[position]; }
+
+  // Call f(position, pixel, number) for the runs of pixels that lie `step` apart: their first position in the window,
+  // its pixel, and how many there are.
   template <typename Function>
-  void for_each_run(const Function& f) const {
-    if (!circular_) {
-      const int64_t from = larger(0, origin_), to = smaller(places_, origin_ + length);
-      if (from < to) f(from - origin_, residue_ + from * dilation_, to - from);
-      return;
-    }
-    for (int64_t position = 0; position < length;) {
-      int64_t pixel = (residue_ + (origin_ + position) * dilation_) % extent_;
-      if (pixel < 0) pixel += extent_;
-      const int64_t number = smaller(divide_up(extent_ - pixel, dilation_), length - position);
-      f(position, pixel, number);
-      position += number;
+  void for_each_run(int64_t step, const Function& f) const {
+    for (int64_t position = 0; position < length; ++position) {
+      const int64_t from = position;
+      if (pixel(from) < 0) continue;
+      while (position + 1 < length && pixel(position + 1) == pixel(position) + step) ++position;
+      f(from, pixel(from), position + 1 - from);
     }
   }
 
-  bool lies_inside() const { return circular_ || (origin_ >= 0 && origin_ + length <= places_); }
-
  private:
-  int64_t residue_, dilation_, extent_, origin_ = 0;
-  bool circular_;
-  int64_t places_;
+  static constexpr int64_t most_lanes = lanes<float>;
+
   mutable Scratch<Taps> taps_;
+  mutable Scratch<int64_t> pixels_;
 };
 
 // The tile of a unit in a sample and a head.
@@ -68,9 +65,10 @@ struct LocalTile {
   LocalAxis y, x;
 
   LocalTile(const LocalPlan& plan, const LocalShape& shape, const LocalUnit& unit)
-      : y(plan.y, unit.residue_y, plan.residues_y, shape.height, unit.tile_y * plan.tiling.rows, plan.tiling.rows),
-        x(plan.x, unit.residue_x, plan.residues_x, shape.width, unit.tile_x * plan.tiling.columns,
-          plan.tiling.columns) {}
+      : y(plan.y, unit.residue_y, plan.residues_y, shape.height, unit.tile_y * plan.tiling.rows, plan.tiling.rows,
+          plan.window_rows),
+        x(plan.x, unit.residue_x, plan.residues_x, shape.width, unit.tile_x * plan.tiling.columns, plan.tiling.columns,
+          plan.window_columns) {}
 
   bool is_empty() const { return y.count <= 0 || x.count <= 0; }
 };
@@ -85,23 +83,47 @@ inline MapView residue_of(MapView map, const LocalPlan& plan, const LocalUnit& u
   return map;
 }
 
+// Call f(row of the window, row of the map) for those that lie in the map, and f.outside(row of the window) for others.
+template <typename Inside, typename Outside>
+ELSA_INLINE void for_each_row(const LocalAxis& axis, const Inside& inside, const Outside& outside) {
+  for (int64_t y = 0; y < axis.length; ++y) axis.pixel(y) < 0 ? outside(y) : inside(y, axis.pixel(y));
+}
+
+// Channels that sums are made of at a time, at most.
+template <typename T>
+constexpr int widest_slice = 2 * lanes<T>;
+
 // Copy `count` channels of a tile's window into [rows][columns][width]; what lies outside the map is zero.
 template <typename T>
 void pack_pixels(const MapView& map, int64_t sample, int64_t channel, int64_t count, int64_t width,
                  const LocalPlan& plan, const LocalTile& tile, T* to) {
   const int64_t pitch = tile.x.length * width;
-  if (!tile.y.lies_inside() || !tile.x.lies_inside()) zero(to, tile.y.length * pitch);
   with_type<T>(map.dtype, [&](auto type) {
     using From = decltype(type);
-    tile.y.for_each_run([&](int64_t y, int64_t row, int64_t rows) {
-      for (int64_t k = 0; k < rows; ++k) {
-        tile.x.for_each_run([&](int64_t x, int64_t column, int64_t columns) {
-          const From* from = map.at<const From>(sample, channel, row + k * plan.residues_y, column);
-          pack_row<T, From>({from, map.channel_stride, map.column_stride * plan.residues_x, columns, count}, width,
-                            width, to + (y + k) * pitch + x * width);
-        });
+    static constexpr From nothing[widest_slice<T>] = {};
+    const auto inside = [&](int64_t y, int64_t row) {
+      const From* from = map.at<const From>(sample, channel, row, 0);
+      T* here = to + y * pitch;
+      if (map.channel_stride == 1) {
+        for (int64_t x = 0; x < tile.x.length; ++x, here += width) {
+          const int64_t column = tile.x.pixel(x);
+          const From* pixel = column < 0 ? nothing : from + column * map.column_stride;
+          if (count == width) {
+            for (int64_t c = 0; c < width; c += lanes<T>) store(here + c, load_as<T>(pixel + c));
+          } else {
+            copy_channels(pixel, 1, count, width, here);
+          }
+        }
+        return;
       }
-    });
+      zero(here, pitch);
+      tile.x.for_each_run(plan.residues_x, [&](int64_t x, int64_t column, int64_t columns) {
+        pack_row<T, From>({from + column * map.column_stride, map.channel_stride, map.column_stride * plan.residues_x,
+                           columns, count},
+                          width, width, here + x * width);
+      });
+    };
+    for_each_row(tile.y, inside, [&](int64_t y) { zero(to + y * pitch, pitch); });
   });
 }
 
@@ -109,62 +131,66 @@ void pack_pixels(const MapView& map, int64_t sample, int64_t channel, int64_t co
 // side by side.
 template <typename T>
 void add_pixels(const MapView& map, int64_t sample, int64_t channel, int64_t count, int64_t width,
-                const LocalPlan& plan, const LocalTile& tile, const T* from) {
+                const LocalTile& tile, const T* from) {
   constexpr int64_t L = lanes<T>;
-  const int64_t pitch = tile.x.length * width;
-  tile.y.for_each_run([&](int64_t y, int64_t row, int64_t rows) {
-    for (int64_t k = 0; k < rows; ++k) {
-      tile.x.for_each_run([&](int64_t x, int64_t column, int64_t columns) {
-        T* to = map.at<T>(sample, channel, row + k * plan.residues_y, column);
-        const T* pixel = from + (y + k) * pitch + x * width;
-        for (int64_t p = 0; p < columns; ++p, pixel += width, to += map.column_stride * plan.residues_x) {
-          for (int64_t c = 0; c < count; c += L) {
-            store_some<T>(to + c, load_some<T>(to + c, count - c) + load(pixel + c), count - c);
-          }
-        }
-      });
+  for (int64_t y = 0; y < tile.y.length; ++y) {
+    for (int64_t x = 0; x < tile.x.length; ++x, from += width) {
+      if (tile.y.pixel(y) < 0 || tile.x.pixel(x) < 0) continue;
+      T* to = map.at<T>(sample, channel, tile.y.pixel(y), tile.x.pixel(x));
+      for (int64_t c = 0; c < count; c += L) {
+        store_some<T>(to + c, load_some<T>(to + c, count - c) + load(from + c), count - c);
+      }
     }
-  });
+  }
 }
 
-// Lane p of v[c] becomes channel c of pixel p, of up to as many of both as there are lanes; lanes beyond the last pixel
-// repeat it. The channels lie side by side, the pixels `column` apart.
-template <typename T, typename From>
-ELSA_INLINE void load_transposed(const From* from, int64_t column, int64_t pixels, int64_t channels,
-                                 Vector<T> (&v)[lanes<T>]) {
+// Lane p of v[c] becomes channel c of pixel p, whose channels lie side by side from pixel(p) on; channels beyond the
+// last are zero.
+template <typename T, typename Pixel>
+ELSA_INLINE void load_transposed(const Pixel& pixel, int64_t channels, Vector<T> (&v)[lanes<T>]) {
   if (channels >= lanes<T>) {
 #pragma GCC unroll 16
-    for (int p = 0; p < lanes<T>; ++p) v[p] = load_as<T>(from + smaller(p, pixels - 1) * column);
+    for (int p = 0; p < lanes<T>; ++p) v[p] = load_as<T>(pixel(p));
   } else {
-    for (int p = 0; p < lanes<T>; ++p) v[p] = load_some<T>(from + smaller(p, pixels - 1) * column, channels);
+    for (int p = 0; p < lanes<T>; ++p) v[p] = load_some<T>(pixel(p), channels);
   }
   transpose<T>(v);
 }
 
-// Copy a row of pixels into planes: channel c of pixel x becomes to[c · pitch + x].
+// Copy a row of the window, from a row of the map on, into planes: channel c of pixel x becomes to[c · pitch + x]. What
+// lies outside the map, or after the window, is zero.
 template <typename T, typename From>
-void pack_planes_row(const Row<const From*>& row, int64_t pitch, T* to) {
+void pack_planes_row(const Row<const From*>& row, const LocalAxis& axis, int64_t step, int64_t pitch, T* to) {
   constexpr int64_t L = lanes<T>;
+  static constexpr From nothing[L] = {};
   if (row.channel == 1) {
     for (int64_t first = 0; first < row.count; first += L) {
       const int64_t channels = smaller(L, row.count - first);
-      for_each_vector<T>(row.pixels, [&](int64_t x, int64_t pixels) {
+      for (int64_t x = 0; x < pitch; x += L) {
         Vector<T> v[L];
-        load_transposed<T>(row.data + x * row.column + first, row.column, pixels, channels, v);
+        const auto pixel = [&](int64_t p) {
+          const int64_t column = axis.pixel(x + p);
+          return column < 0 ? nothing : row.data + column * row.column + first;
+        };
+        load_transposed<T>(pixel, channels, v);
         T* plane = to + first * pitch + x;
-        if (pixels == L && channels == L) {
+        if (channels == L) {
 #pragma GCC unroll 16
-          for (int c = 0; c < L; ++c) store_unaligned(plane + c * pitch, v[c]);
+          for (int c = 0; c < L; ++c) store(plane + c * pitch, v[c]);
         } else {
-          for (int64_t c = 0; c < channels; ++c) store_some<T>(plane + c * pitch, v[c], pixels);
+          for (int64_t c = 0; c < channels; ++c) store(plane + c * pitch, v[c]);
         }
-      });
+      }
     }
-  } else {
-    for (int64_t c = 0; c < row.count; ++c) {
-      copy_channels(row.data + c * row.channel, row.column, row.pixels, row.pixels, to + c * pitch);
-    }
+    return;
   }
+  zero(to, row.count * pitch);
+  axis.for_each_run(step, [&](int64_t x, int64_t column, int64_t columns) {
+    for (int64_t c = 0; c < row.count; ++c) {
+      copy_channels(row.data + c * row.channel + column * row.column, row.column * step, columns, columns,
+                    to + c * pitch + x);
+    }
+  });
 }
 
 // The reverse of it.
@@ -203,24 +229,16 @@ void unpack_planes_row(const T* from, int64_t pitch, const Row<To*>& row) {
 template <typename T>
 void pack_planes(const MapView& map, int64_t sample, int64_t channel, int64_t count, int64_t pitch,
                  const LocalPlan& plan, const LocalTile& tile, T* to) {
-  const int64_t planes = tile.y.length * count;
-  zero(to + planes * pitch, lanes<T>);
-  if (!tile.y.lies_inside() || !tile.x.lies_inside()) {
-    zero(to, planes * pitch);
-  } else if (pitch > tile.x.length) {
-    for (int64_t plane = 1; plane <= planes; ++plane) store(to + plane * pitch - lanes<T>, Vector<T>{});
-  }
+  const int64_t row_size = count * pitch;
+  zero(to + tile.y.length * row_size, lanes<T>);
   with_type<T>(map.dtype, [&](auto type) {
     using From = decltype(type);
-    tile.y.for_each_run([&](int64_t y, int64_t row, int64_t rows) {
-      for (int64_t k = 0; k < rows; ++k) {
-        tile.x.for_each_run([&](int64_t x, int64_t column, int64_t columns) {
-          const From* from = map.at<const From>(sample, channel, row + k * plan.residues_y, column);
-          pack_planes_row<T, From>({from, map.channel_stride, map.column_stride * plan.residues_x, columns, count},
-                                   pitch, to + (y + k) * count * pitch + x);
-        });
-      }
-    });
+    const auto inside = [&](int64_t y, int64_t row) {
+      const From* from = map.at<const From>(sample, channel, row, 0);
+      pack_planes_row<T, From>({from, map.channel_stride, map.column_stride, 0, count}, tile.x, plan.residues_x, pitch,
+                               to + y * row_size);
+    };
+    for_each_row(tile.y, inside, [&](int64_t y) { zero(to + y * row_size, row_size); });
   });
 }
 

@@ -32,17 +32,10 @@ class LaneBias {
       const From* from = static_cast<const From*>(bias_.data);
       if (from) from += sample * bias_.batch_stride + head * bias_.head_size(shape_);
       for (int64_t v = 0; v < vectors.count; ++v) {
+        const TapsOfLanes taps(*this, tile, vectors[v]);
         for (int64_t row = 0; row < rows_; ++row) {
-          T* to = numbers_ + (v * rows_ + row) * columns() * L;
           const From* numbers = from ? from + row * bias_.columns(shape_) : nullptr;
-          if (numbers && alike(tile, vectors[v])) {
-            numbers += bias_.place(shape_.x, tile.x.taps(vectors[v].first).offset, 0);
-            for (int64_t tap = 0; tap < columns(); ++tap) {
-              store(to + tap * L, broadcast(convert<T>(numbers[tap]) * factor));
-            }
-            continue;
-          }
-          for (int64_t l = 0; l < L; ++l) read_lane(numbers, tile.x.taps(output(vectors[v], l)), factor, to + l);
+          read_row(numbers, taps, factor, numbers_ + (v * rows_ + row) * columns() * L);
         }
       }
     });
@@ -78,21 +71,38 @@ class LaneBias {
   int64_t columns() const { return shape_.x.kernel_size; }
   static int64_t output(const LaneVector<T>& lane, int64_t l) { return lane.first + smaller(l, lane.count - 1); }
 
-  // Whether the taps of all lanes lie alike around their outputs, and count.
-  bool alike(const LocalTile& tile, const LaneVector<T>& lane) const {
-    for (int64_t l = 0; l < lane.count; ++l) {
-      const Taps& taps = tile.x.taps(lane.first + l);
-      if (taps.offset != tile.x.taps(lane.first).offset || taps.begin != 0 || taps.end != columns()) return false;
+  // Where in a row of the bias the first tap of every lane is, and which taps count.
+  struct TapsOfLanes {
+    using Lanes = typename Simd<T>::Lanes;
+    Lanes place, begin, end;
+    bool alike = true;  // the lanes'
+
+    TapsOfLanes(const LaneBias& of, const LocalTile& tile, const LaneVector<T>& lane) {
+      for (int64_t l = 0; l < L; ++l) {
+        const Taps& taps = tile.x.taps(output(lane, l));
+        place[l] = of.bias_.place(of.shape_.x, taps.offset, 0), begin[l] = taps.begin, end[l] = taps.end;
+        alike = alike && place[l] == place[0] && taps.begin == 0 && taps.end == of.columns();
+      }
     }
-    return true;
-  }
+    Lanes apart(int64_t tap) const {
+      Lanes number;
+      for (int l = 0; l < L; ++l) number[l] = tap;
+      return (number < begin) | (number >= end);
+    }
+  };
 
   template <typename From>
-  void read_lane(const From* numbers, const Taps& taps, T factor, T* to) const {
-    for (int64_t tap = 0; tap < columns(); ++tap) {
-      T number = 0;
-      if (numbers) number = convert<T>(numbers[bias_.place(shape_.x, taps.offset, tap)]) * factor;
-      to[tap * L] = tap < taps.begin || tap >= taps.end ? -T(INFINITY) : number;
+  void read_row(const From* numbers, const TapsOfLanes& taps, T factor, T* to) const {
+    for (int64_t tap = 0; tap < columns(); ++tap, to += L) {
+      if (numbers && taps.alike) {
+        store(to, broadcast(convert<T>(numbers[taps.place[0] + tap]) * factor));
+        continue;
+      }
+      Vector<T> added{};
+      if (numbers) {
+        for (int l = 0; l < L; ++l) added[l] = convert<T>(numbers[taps.place[l] + tap]);
+      }
+      store(to, taps.apart(tap) ? broadcast(-T(INFINITY)) : added * factor);
     }
   }
 

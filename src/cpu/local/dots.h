@@ -12,7 +12,7 @@ namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
 // Rows and taps whose sums stay in registers: AVX-512 has 32, the others have 16.
-constexpr int dot_rows_at_once = ELSA_VECTOR_BYTES == 64 ? 4 : 3, dot_taps_at_once = ELSA_VECTOR_BYTES == 64 ? 4 : 3;
+constexpr int dot_rows_at_once = ELSA_VECTOR_BYTES == 64 ? 7 : 3, dot_taps_at_once = ELSA_VECTOR_BYTES == 64 ? 3 : 3;
 
 constexpr int64_t dot_channels_at_once = 64;
 
@@ -35,12 +35,14 @@ ELSA_INLINE Vector<T> load_key(const T* from, const typename Simd<T>::Lanes& pat
   }
 }
 
+// The sums of `Rows` rows, for `Taps` taps from `tap` on.
 template <typename T, Reading reading, int Rows, int Taps>
-ELSA_INLINE void dot(int64_t channels, const DotRow<T>* rows, const T* key, int64_t pitch,
+ELSA_INLINE void dot(int64_t channels, const DotRow<T>* rows, int64_t tap, const T* key, int64_t pitch,
                      const typename Simd<T>::Lanes& pattern) {
   constexpr int L = lanes<T>;
   const T* query[Rows];
   for (int r = 0; r < Rows; ++r) query[r] = rows[r].query;
+  key += tap;
   // In blocks: the sum of very many channels would lose the last ones.
   for (int64_t first = 0; first < channels || first == 0; first += dot_channels_at_once) {
     Vector<T> sum[Rows][Taps] = {};
@@ -48,55 +50,61 @@ ELSA_INLINE void dot(int64_t channels, const DotRow<T>* rows, const T* key, int6
     for (int64_t c = first; c < last; ++c, key += pitch) {
       Vector<T> keys[Taps];
       for (int t = 0; t < Taps; ++t) keys[t] = load_key<T, reading>(key + t, pattern);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
-        const Vector<T> factor = load(query[r] + c * L);
+        Vector<T> factor = load(query[r] + c * L);
+        settle(factor);  // else every product loads it again
 #pragma GCC unroll 4
         for (int t = 0; t < Taps; ++t) sum[r][t] += factor * keys[t];
       }
     }
     for (int r = 0; r < Rows; ++r) {
       for (int t = 0; t < Taps; ++t) {
-        T* to = rows[r].to + t * L;
+        T* to = rows[r].to + (tap + t) * L;
         store(to, first == 0 ? sum[r][t] : load(to) + sum[r][t]);
       }
     }
   }
 }
 
-// Choose the code for `rows` rows and `taps` taps, both no more than the template's.
+// Choose the code for `taps` taps, no more than the template's.
 template <typename T, Reading reading, int Rows, int Taps>
-ELSA_INLINE void dot_some(int64_t rows_left, int64_t taps_left, int64_t channels, const DotRow<T>* rows, const T* key,
+ELSA_INLINE void dot_some(int64_t taps, int64_t channels, const DotRow<T>* rows, int64_t tap, const T* key,
                           int64_t pitch, const typename Simd<T>::Lanes& pattern) {
-  if constexpr (Rows > 1) {
-    if (rows_left < Rows) {
-      return dot_some<T, reading, Rows - 1, Taps>(rows_left, taps_left, channels, rows, key, pitch, pattern);
-    }
-  }
   if constexpr (Taps > 1) {
-    if (taps_left < Taps) {
-      return dot_some<T, reading, Rows, Taps - 1>(rows_left, taps_left, channels, rows, key, pitch, pattern);
+    if (taps < Taps) return dot_some<T, reading, Rows, Taps - 1>(taps, channels, rows, tap, key, pitch, pattern);
+  }
+  dot<T, reading, Rows, Taps>(channels, rows, tap, key, pitch, pattern);
+}
+
+// All taps of `Rows` rows, or of as many as there are, in shares that differ by one at most: the last of them would
+// else leave registers idle.
+template <typename T, Reading reading, int Rows, typename Between>
+ELSA_INLINE void dot_taps(int64_t channels, const DotRow<T>* rows, int64_t count, int64_t taps, const T* key,
+                          int64_t pitch, const typename Simd<T>::Lanes& pattern, Between& between) {
+  if constexpr (Rows > 1) {
+    if (count < Rows) {
+      return dot_taps<T, reading, Rows - 1>(channels, rows, count, taps, key, pitch, pattern, between);
     }
   }
-  dot<T, reading, Rows, Taps>(channels, rows, key, pitch, pattern);
+  constexpr int most = Rows > 2 ? dot_taps_at_once : 2 * dot_taps_at_once;
+  const int64_t shares = divide_up(taps, int64_t(most));
+  for (int64_t share = 0; share < shares; ++share) {
+    const int64_t tap = share * taps / shares, taps_now = (share + 1) * taps / shares - tap;
+    dot_some<T, reading, Rows, most>(taps_now, channels, rows, tap, key, pitch, pattern);
+    between();
+  }
 }
 
 // One row of the window, against the `count` rows of outputs that look at it.
-template <typename T, Reading reading>
+template <typename T, Reading reading, typename Between>
 __attribute__((noinline)) void dot_row(int64_t channels, const DotRow<T>* rows, int64_t count, int64_t taps,
-                                       const T* key, int64_t pitch, const typename Simd<T>::Lanes& pattern) {
-  // In shares that differ by one at most: the last of them would else leave registers idle.
-  const int64_t row_shares = divide_up(count, int64_t(dot_rows_at_once));
-  const int64_t tap_shares = divide_up(taps, int64_t(dot_taps_at_once));
-  for (int64_t t = 0; t < tap_shares; ++t) {
-    const int64_t tap = t * taps / tap_shares, taps_now = (t + 1) * taps / tap_shares - tap;
-    for (int64_t r = 0; r < row_shares; ++r) {
-      const int64_t row = r * count / row_shares, rows_now = (r + 1) * count / row_shares - row;
-      DotRow<T> some[dot_rows_at_once];
-      for (int64_t k = 0; k < rows_now; ++k) some[k] = {rows[row + k].query, rows[row + k].to + tap * lanes<T>};
-      dot_some<T, reading, dot_rows_at_once, dot_taps_at_once>(rows_now, taps_now, channels, some, key + tap, pitch,
-                                                               pattern);
-    }
+                                       const T* key, int64_t pitch, const typename Simd<T>::Lanes& pattern,
+                                       Between& between) {
+  const int64_t shares = divide_up(count, int64_t(dot_rows_at_once));
+  for (int64_t share = 0; share < shares; ++share) {
+    const int64_t row = share * count / shares, rows_now = (share + 1) * count / shares - row;
+    dot_taps<T, reading, dot_rows_at_once>(channels, rows + row, rows_now, taps, key, pitch, pattern, between);
   }
 }
 
@@ -109,15 +117,16 @@ int64_t plane_pitch(int64_t window) {
 // to[y][vector][tap][lane] for a strip: `query` are planes of its outputs, [y][vector][channel][lane], `key` those of
 // the tile's window, [row][channel][pitch], with a vector more at the end. Rows of taps that do not count are left as
 // they were.
-template <typename T>
+template <typename T, typename Between>
 void dots(const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vectors, const Neighbourhood& y,
-          const Neighbourhood& x, int64_t channels, const T* query, const T* key, int64_t pitch, T* to) {
+          const Neighbourhood& x, int64_t channels, const T* query, const T* key, int64_t pitch, T* to,
+          Between& between) {
   constexpr int64_t L = lanes<T>;
   const int64_t taps = y.kernel_size * x.kernel_size;
   Scratch<DotRow<T>> rows(strip.count);
   const int64_t last_row = tile.y.taps(strip.first + strip.count - 1).first + y.kernel_size;
-  for (int64_t row = tile.y.taps(strip.first).first; row < last_row; ++row) {
-    for (int64_t v = 0; v < vectors.count; ++v) {
+  for (int64_t v = 0; v < vectors.count; ++v) {  // whose queries then stay in the first-level cache
+    for (int64_t row = tile.y.taps(strip.first).first; row < last_row; ++row) {
       int64_t count = 0;
       for (int64_t k = 0; k < strip.count; ++k) {
         const Taps& in = tile.y.taps(strip.first + k);
@@ -131,13 +140,13 @@ void dots(const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vecto
       const T* from = key + row * channels * pitch + lane.base;
       switch (lane.reading) {
         case Reading::straight:
-          dot_row<T, Reading::straight>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern);
+          dot_row<T, Reading::straight>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
           break;
         case Reading::shuffled:
-          dot_row<T, Reading::shuffled>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern);
+          dot_row<T, Reading::shuffled>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
           break;
         case Reading::apart:
-          dot_row<T, Reading::apart>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern);
+          dot_row<T, Reading::apart>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
           break;
       }
     }

@@ -59,6 +59,11 @@ class LaneVectors {
   mutable Scratch<LaneVector<T>> vectors_;
 };
 
+// What loops do between two pieces of their work, if nobody asks for more.
+struct Nothing {
+  void operator()() const {}
+};
+
 // Copy as many pixels as a vector has lanes, or fewer, into planes, [channel][lane].
 template <typename T, typename From>
 void pack_vector(const Row<const From*>& row, T* to) {
@@ -72,7 +77,8 @@ void pack_vector(const Row<const From*>& row, T* to) {
   for (int64_t first = 0; first < row.count; first += L) {
     const int64_t channels = smaller(L, row.count - first);
     Vector<T> v[L];
-    load_transposed<T>(row.data + first, row.column, row.pixels, channels, v);
+    const auto pixel = [&](int64_t p) { return row.data + smaller(p, row.pixels - 1) * row.column + first; };
+    load_transposed<T>(pixel, channels, v);
     if (channels == L) {
 #pragma GCC unroll 16
       for (int c = 0; c < L; ++c) store(to + (first + c) * L, v[c]);

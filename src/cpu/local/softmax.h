@@ -41,11 +41,13 @@ ELSA_INLINE void softmax_taps(const LaneTaps<T>& taps, LaneBias<T>& bias, T scal
   Vector<T> largest = broadcast(-T(INFINITY)), sum{};
   taps.for_each_row([&](T* row, int64_t i) {
     const T* added = bias.given() ? bias.row(taps.vector, taps.output, i) : nullptr;
+    Vector<T> of_row = broadcast(-T(INFINITY));  // apart: rows need not wait for each other
     for (int64_t j = 0; j < taps.columns; ++j) {
       const Vector<T> product = load(row + j * L) * scale, logit = added ? product + load(added + j * L) : product;
       store(row + j * L, logit);
-      largest = logit > largest ? logit : largest;
+      of_row = logit > of_row ? logit : of_row;
     }
+    largest = of_row > largest ? of_row : largest;
   });
   taps.for_each_row([&](T* row, int64_t) {
     Vector<T> of_row{};  // summed up apart: the sum of many taps would lose the last ones

@@ -130,8 +130,9 @@ struct SumTile {
   T scale;
 };
 
-template <typename T, int Vectors, int K, int Pixels>
-void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, T* out) {
+template <typename T, int Vectors, int K, int Pixels, typename Between>
+void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, T* out,
+                   Between& between) {
   constexpr int width = Vectors * lanes<T>;
   for (int64_t done = 0; done < lane.count; done += Pixels) {
     // The last pixels overlap those before: they get the same numbers again.
@@ -156,6 +157,7 @@ void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumT
     } else {
       gather_apart<T, Vectors, Pixels>(here, starts, tile.scale, to, tile.out_column);
     }
+    between();
   }
 }
 
@@ -224,13 +226,13 @@ ELSA_INLINE void choose_sums(const LaneVectors<T>& vectors, int64_t K, const Fun
   with_pixels(std::integral_constant<int, sum_pixels[0]>());
 }
 
-template <typename T, int Vectors>
+template <typename T, int Vectors, typename Between>
 void gather_strip(const SumTile<T>& sums, const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vectors,
-                  const Neighbourhood& y, const Neighbourhood& x) {
+                  const Neighbourhood& y, const Neighbourhood& x, Between& between) {
   choose_sums<T>(vectors, x.kernel_size, [&](auto K, auto pixels) {
     for_each_lane_vector<T>(sums, tile, strip, vectors, y, x, Vectors * lanes<T>,
                             [&](const TapRows<T>& taps, const LaneVector<T>& lane, T* out) {
-                              gather_vector<T, Vectors, K.value, pixels.value>(taps, lane, sums, out);
+                              gather_vector<T, Vectors, K.value, pixels.value>(taps, lane, sums, out, between);
                             });
   });
 }

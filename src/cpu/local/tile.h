@@ -43,6 +43,40 @@ struct LocalWork {
   }
 };
 
+// What the next unit of work reads, brought into the second-level cache while this one is computed: a few pixels
+// between any two pieces of its work, since only some dozen lines can be on their way at a time.
+template <typename T>
+class LocalPrefetch {
+ public:
+  LocalPrefetch(const LocalWork<T>& work, const LocalWork<T>& next) : next_(next) {
+    const int64_t sums = work.tile.y.count * divide_up(work.tile.x.count, int64_t(sum_pixels[0]));
+    const int64_t tap_shares = divide_up(work.plan.x.kernel_size, int64_t(dot_taps_at_once));
+    pieces_ = sums + work.tile.y.length * work.vectors.count * tap_shares;
+  }
+
+  // The tile's pixels of a map. Those that its windows have beyond the tile belong to other tiles.
+  void add(const MapView& map, int64_t channel, int64_t channels) {
+    const LocalTile& tile = next_.tile;
+    if (tile.is_empty()) return;
+    maps_[count_++] = Prefetch(residue_of(map, next_.plan, next_.unit), next_.sample, channel, channels, tile.y.first,
+                               tile.x.first, tile.y.count, tile.x.count);
+    pixels_ = divide_up(count_ * tile.y.count * tile.x.count, pieces_);
+  }
+
+  // Not inlined: the loops around it need every register.
+  __attribute__((noinline)) void operator()() {
+    if (at_ == count_) return;
+    maps_[at_].fetch(pixels_);
+    if (maps_[at_].done()) ++at_;
+  }
+
+ private:
+  const LocalWork<T>& next_;
+  Prefetch maps_[3];
+  int64_t count_ = 0, at_ = 0;
+  int64_t pieces_, pixels_ = 0;  // of work; and those to fetch after each
+};
+
 // The gradient of a strip's logits in the place of that of its attention.
 template <typename T>
 void softmax_backward(const LocalWork<T>& work, const Strip& strip, T* attn, T* grad) {
@@ -90,11 +124,13 @@ class Products {
                    window_);
   }
 
-  void compute(const LocalWork<T>& work, const Strip& strip, const MapView& outputs, int64_t channel, T* to) {
+  template <typename Between = Nothing>
+  void compute(const LocalWork<T>& work, const Strip& strip, const MapView& outputs, int64_t channel, T* to,
+               Between&& between = {}) {
     pack_lanes<T>(residue_of(outputs, work.plan, work.unit), work.sample, channel, channels_, work.tile, strip,
                   work.vectors, outputs_);
     dots<T>(work.tile, strip, work.vectors, work.plan.y, work.plan.x, channels_, outputs_, window_,
-            plane_pitch<T>(work.tile.x.length), to);
+            plane_pitch<T>(work.tile.x.length), to, between);
   }
 
  private:
@@ -125,19 +161,20 @@ class Sums {
   }
   void finish(const LocalWork<T>& work, const MapView& sums, int64_t channel) {
     for_each_slice([&](int64_t first, int64_t count, T* window) {
-      add_pixels<T>(sums, work.sample, channel + first, count, width, work.plan, work.tile, window);
+      add_pixels<T>(sums, work.sample, channel + first, count, width, work.tile, window);
     });
   }
 
   // output = scale · Σ weight · source.
+  template <typename Between = Nothing>
   void gather(const LocalWork<T>& work, const Strip& strip, const T* weights, const MapView& outputs, int64_t channel,
-              T scale) {
+              T scale, Between&& between = {}) {
     const MapView out = residue_of(outputs, work.plan, work.unit);
     for_each_slice([&](int64_t first, int64_t count, T* window) {
       const bool own = lies_as_scratch<T>(out) && count == width;
       const Pixels<T> to = pixels_of(work, strip, out, channel + first, own);
       gather_strip<T, Vectors>({weights, window, to.data, to.row, to.column, scale}, work.tile, strip, work.vectors,
-                               work.plan.y, work.plan.x);
+                               work.plan.y, work.plan.x, between);
       for (int64_t y = 0; !own && y < strip.count; ++y) {
         unpack_row<T>(out, work.sample, channel + first, count, width, work.tile.y.first + strip.first + y,
                       work.tile.x.first, work.tile.x.count, to.data + y * to.row);

@@ -20,8 +20,10 @@ class Attention {
     bias_.read(work.sample, head, work.tile, work.vectors, T(log2_e));
   }
 
-  T* compute(const LocalWork<T>& work, const cpu::Strip& strip, const MapView& query, int64_t head) {
-    products_.compute(work, strip, query, head * shape_.channels, attn_);
+  template <typename Between = Nothing>
+  T* compute(const LocalWork<T>& work, const cpu::Strip& strip, const MapView& query, int64_t head,
+             Between&& between = {}) {
+    products_.compute(work, strip, query, head * shape_.channels, attn_, between);
     const T scale = T(shape_.scale * log2_e);
     work.for_each_vector(strip, attn_, [&](const LaneTaps<T>& vector) { softmax_taps(vector, bias_, scale); });
     return attn_;
@@ -46,8 +48,14 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
     const int64_t channel = head * pass.value_channels;
     attention.take(work, pass.key, head);
     sums.take(work, pass.value, channel);
+    const int64_t next = smaller(unit + 1, last_unit - 1), next_head = next % shape.heads;
+    const LocalWork<T> next_work(plan, shape, next / shape.heads % plan.units(), next / shape.heads / plan.units());
+    LocalPrefetch<T> ahead(work, next_work);
+    ahead.add(pass.query, next_head * shape.channels, shape.channels);
+    ahead.add(pass.key, next_head * shape.channels, shape.channels);
+    ahead.add(pass.value, next_head * pass.value_channels, pass.value_channels);
     work.for_each_strip([&](const cpu::Strip& strip) {
-      sums.gather(work, strip, attention.compute(work, strip, pass.query, head), pass.out, channel, T(1));
+      sums.gather(work, strip, attention.compute(work, strip, pass.query, head, ahead), pass.out, channel, T(1), ahead);
     });
   }
 }
