@@ -193,36 +193,6 @@ void pack_planes_row(const Row<const From*>& row, const LocalAxis& axis, int64_t
   });
 }
 
-// The reverse of it.
-template <typename T, typename To>
-void unpack_planes_row(const T* from, int64_t pitch, const Row<To*>& row) {
-  constexpr int64_t L = lanes<T>;
-  if (row.column == 1) {
-    for (int64_t c = 0; c < row.count; ++c) {
-      for_each_vector<T>(row.pixels, [&](int64_t x, int64_t n) {
-        store_some<T>(row.data + c * row.channel + x, load_some<T>(from + c * pitch + x, n), n);
-      });
-    }
-  } else if (row.channel == 1) {
-    for (int64_t x = 0; x < row.pixels; x += L) {
-      for_each_vector<T>(row.count, [&](int64_t first, int64_t channels) {
-        Vector<T> v[L] = {};
-        for (int64_t c = 0; c < channels; ++c) v[c] = load_some<T>(from + (first + c) * pitch + x, row.pixels - x);
-        transpose<T>(v);
-        for (int64_t p = 0; p < L && x + p < row.pixels; ++p) {
-          store_some<T>(row.data + (x + p) * row.column + first, v[p], channels);
-        }
-      });
-    }
-  } else {
-    for (int64_t c = 0; c < row.count; ++c) {
-      for (int64_t x = 0; x < row.pixels; ++x) {
-        row.data[c * row.channel + x * row.column] = convert<To>(from[c * pitch + x]);
-      }
-    }
-  }
-}
-
 // Copy `count` channels of a tile's window into planes, [rows][count][pitch], with a vector more at the end; what lies
 // outside the map is zero, and so is what lies beyond the window: lanes without an output read it, and what is left
 // there from before may be numbers that are slow to compute with.

@@ -88,6 +88,34 @@ void pack_vector(const Row<const From*>& row, T* to) {
   }
 }
 
+// The reverse of it.
+template <typename T, typename To>
+void unpack_vector(const T* from, const Row<To*>& row) {
+  constexpr int L = lanes<T>;
+  if (row.channel == 1) {
+    for_each_vector<T>(row.count, [&](int64_t first, int64_t channels) {
+      Vector<T> v[L];
+#pragma GCC unroll 16
+      for (int c = 0; c < L; ++c) v[c] = load(from + (first + smaller(c, channels - 1)) * L);
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int p = 0; p < L; ++p) {
+        if (p < row.pixels) store_some<T>(row.data + p * row.column + first, v[p], channels);
+      }
+    });
+  } else if (row.column == 1) {
+    for (int64_t c = 0; c < row.count; ++c) {
+      store_some<T>(row.data + c * row.channel, load(from + c * L), row.pixels);
+    }
+  } else {
+    for (int64_t c = 0; c < row.count; ++c) {
+      for (int64_t p = 0; p < row.pixels; ++p) {
+        row.data[c * row.channel + p * row.column] = convert<To>(from[c * L + p]);
+      }
+    }
+  }
+}
+
 // Copy `count` channels of a strip of a map into planes, [row][vector][channel][lane].
 template <typename T>
 void pack_lanes(const MapView& map, int64_t sample, int64_t channel, int64_t count, const LocalTile& tile,
@@ -114,7 +142,7 @@ void unpack_lanes(const MapView& map, int64_t sample, int64_t channel, int64_t c
     for (int64_t y = 0; y < strip.count; ++y) {
       for (int64_t k = 0; k < vectors.count; ++k, from += count * L) {
         To* to = map.at<To>(sample, channel, tile.y.first + strip.first + y, tile.x.first + vectors[k].first);
-        unpack_planes_row<T, To>(from, L, {to, map.channel_stride, map.column_stride, vectors[k].count, count});
+        unpack_vector<T, To>(from, {to, map.channel_stride, map.column_stride, vectors[k].count, count});
       }
     }
   });

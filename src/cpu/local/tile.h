@@ -43,6 +43,22 @@ struct LocalWork {
   }
 };
 
+// Call f(work, head, number) for the units of a phase, or all if it is −1, in chunks [first, last) of them, a chunk
+// being that of a head of a sample: see cpu/local/launch.h. `number` is the chunk's.
+template <typename T, typename Function>
+void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t chunks, int64_t phase, int64_t first,
+                   int64_t last, const Function& f) {
+  for (int64_t number = first; number < last; ++number) {
+    const int64_t head = number % shape.heads, chunk = number / shape.heads % chunks;
+    const int64_t sample = number / shape.heads / chunks, end = (chunk + 1) * plan.units() / chunks;
+    for (int64_t unit = chunk * plan.units() / chunks; unit < end; ++unit) {
+      if (phase >= 0 && !plan.in_phase(unit, phase)) continue;
+      const LocalWork<T> work(plan, shape, unit, sample);
+      if (!work.is_empty()) f(work, head, number);
+    }
+  }
+}
+
 // What the next unit of work reads, brought into the second-level cache while this one is computed: a few pixels
 // between any two pieces of its work, since only some dozen lines can be on their way at a time.
 template <typename T>

@@ -73,41 +73,34 @@ void backward_as(const Backward& pass, const cpu::LocalPlan& plan, int64_t phase
   LaneBias<T> bias(plan, shape, pass.bias);
   Scratch<T> taps_of_tile(needs_logits ? tap_numbers<T>(plan) : 0);
   T* const grad = taps_of_tile;
-  for (int64_t group = first; group < last; ++group) {
-    const int64_t head = group % shape.heads, chunk = group / shape.heads % pass.chunks;
-    const int64_t sample = group / shape.heads / pass.chunks;
-    const int64_t end = (chunk + 1) * plan.units() / pass.chunks;
-    for (int64_t unit = chunk * plan.units() / pass.chunks; unit < end; ++unit) {
-      if (phase >= 0 && !plan.in_phase(unit, phase)) continue;
-      const LocalWork<T> work(plan, shape, unit, sample);
-      if (work.is_empty()) continue;
-      const int64_t channel = head * channels, value_channel = head * value_channels;
-      const T scale = T(shape.scale);
-      attention.take(work, pass.key, head);
-      products.take(work, pass.value, value_channel);
-      gathered.take(work, pass.key, channel);
-      scattered.begin(work);
-      value_sums.begin(work);
-      if (pass.partial_bias) bias.clear(work.vectors);
-      work.for_each_strip([&](const cpu::Strip& strip) {
-        T* attn = attention.compute(work, strip, pass.query, head);
-        value_sums.scatter(work, strip, attn, pass.grad, value_channel, T(1));
-        if (!needs_logits) return;
-        products.compute(work, strip, pass.grad, value_channel, grad);
-        softmax_backward(work, strip, attn, grad);
-        if (pass.partial_bias) {
-          work.for_each_vector(strip, grad, [&](const LaneTaps<T>& vector) { add_bias_gradient(vector, bias); });
-        }
-        gathered.gather(work, strip, grad, pass.grad_query, channel, scale);
-        scattered.scatter(work, strip, grad, pass.query, channel, scale);
-      });
-      scattered.finish(work, pass.sum_key, channel);
-      value_sums.finish(work, pass.sum_value, value_channel);
+  const auto add = [&](const LocalWork<T>& work, int64_t head, int64_t number) {
+    const int64_t channel = head * channels, value_channel = head * value_channels;
+    const T scale = T(shape.scale);
+    attention.take(work, pass.key, head);
+    products.take(work, pass.value, value_channel);
+    gathered.take(work, pass.key, channel);
+    scattered.begin(work);
+    value_sums.begin(work);
+    if (pass.partial_bias) bias.clear(work.vectors);
+    work.for_each_strip([&](const cpu::Strip& strip) {
+      T* attn = attention.compute(work, strip, pass.query, head);
+      value_sums.scatter(work, strip, attn, pass.grad, value_channel, T(1));
+      if (!needs_logits) return;
+      products.compute(work, strip, pass.grad, value_channel, grad);
+      softmax_backward(work, strip, attn, grad);
       if (pass.partial_bias) {
-        bias.add_to(static_cast<T*>(pass.partial_bias) + group * pass.bias.head_size(shape), work.tile, work.vectors);
+        work.for_each_vector(strip, grad, [&](const LaneTaps<T>& vector) { add_bias_gradient(vector, bias); });
       }
+      gathered.gather(work, strip, grad, pass.grad_query, channel, scale);
+      scattered.scatter(work, strip, grad, pass.query, channel, scale);
+    });
+    scattered.finish(work, pass.sum_key, channel);
+    value_sums.finish(work, pass.sum_value, value_channel);
+    if (pass.partial_bias) {
+      bias.add_to(static_cast<T*>(pass.partial_bias) + number * pass.bias.head_size(shape), work.tile, work.vectors);
     }
-  }
+  };
+  for_each_unit<T>(plan, shape, pass.chunks, phase, first, last, add);
 }
 
 void forward(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {

@@ -52,35 +52,28 @@ void backward_as(const Backward& pass, const cpu::LocalPlan& plan, int64_t phase
   LaneBias<T> bias(plan, shape, pass.bias);
   Scratch<T> taps_of_tile(tap_numbers<T>(plan));
   T* const grad = taps_of_tile;
-  for (int64_t group = first; group < last; ++group) {
-    const int64_t head = group % shape.heads, chunk = group / shape.heads % pass.chunks;
-    const int64_t sample = group / shape.heads / pass.chunks;
-    const int64_t end = (chunk + 1) * plan.units() / pass.chunks;
-    for (int64_t unit = chunk * plan.units() / pass.chunks; unit < end; ++unit) {
-      if (phase >= 0 && !plan.in_phase(unit, phase)) continue;
-      const LocalWork<T> work(plan, shape, unit, sample);
-      if (work.is_empty()) continue;
-      const int64_t channel = head * channels;
-      const T scale = T(shape.scale);
-      gathered.take(work, pass.key, channel);
-      scattered.begin(work);
-      if (pass.partial_bias) bias.clear(work.vectors);
-      work.for_each_strip([&](const cpu::Strip& strip) {
-        pack_lanes<T>(residue_of(pass.grad, plan, work.unit), sample, head * taps, taps, work.tile, strip, work.vectors,
-                      grad);
-        clear_apart(work, strip, grad);
-        if (pass.partial_bias) {
-          work.for_each_vector(strip, grad, [&](const LaneTaps<T>& vector) { add_bias_gradient(vector, bias); });
-        }
-        gathered.gather(work, strip, grad, pass.grad_query, channel, scale);
-        scattered.scatter(work, strip, grad, pass.query, channel, scale);
-      });
-      scattered.finish(work, pass.sum_key, channel);
+  const auto add = [&](const LocalWork<T>& work, int64_t head, int64_t number) {
+    const int64_t channel = head * channels;
+    const T scale = T(shape.scale);
+    gathered.take(work, pass.key, channel);
+    scattered.begin(work);
+    if (pass.partial_bias) bias.clear(work.vectors);
+    work.for_each_strip([&](const cpu::Strip& strip) {
+      pack_lanes<T>(residue_of(pass.grad, plan, work.unit), work.sample, head * taps, taps, work.tile, strip,
+                    work.vectors, grad);
+      clear_apart(work, strip, grad);
       if (pass.partial_bias) {
-        bias.add_to(static_cast<T*>(pass.partial_bias) + group * pass.bias.head_size(shape), work.tile, work.vectors);
+        work.for_each_vector(strip, grad, [&](const LaneTaps<T>& vector) { add_bias_gradient(vector, bias); });
       }
+      gathered.gather(work, strip, grad, pass.grad_query, channel, scale);
+      scattered.scatter(work, strip, grad, pass.query, channel, scale);
+    });
+    scattered.finish(work, pass.sum_key, channel);
+    if (pass.partial_bias) {
+      bias.add_to(static_cast<T*>(pass.partial_bias) + number * pass.bias.head_size(shape), work.tile, work.vectors);
     }
-  }
+  };
+  for_each_unit<T>(plan, shape, pass.chunks, phase, first, last, add);
 }
 
 void forward(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {
