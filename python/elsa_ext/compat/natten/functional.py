@@ -310,8 +310,8 @@ def _attention(
     """Attend, in either generation's arguments, over (B, …, heads, dim)."""
     if ambiguous:
         raise TypeError(
-            f"elsa_ext.compat.natten: {name} takes what follows kernel_size by name: it is dilation in natten 0.17, and "
-            "stride in 0.21; install(version) takes it by position"
+            f"elsa_ext.compat.natten: {name} takes what follows kernel_size by name: it is dilation in natten 0.17, "
+            "and stride in 0.21; install(version) takes it by position"
         )
     if unknown := tuning.keys() - _TUNING:
         raise TypeError(f"elsa_ext.compat.natten: {name} has no argument {', '.join(sorted(unknown))}")
