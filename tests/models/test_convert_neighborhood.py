@@ -57,6 +57,7 @@ def test_all_weights_are_kept() -> None:
     assert not any(module.training for module in model.modules())
 
 
+@pytest.mark.thorough
 def test_settings_are_kept() -> None:
     options = {"attn_drop_rate": 0.2, "proj_drop_rate": 0.1, "drop_path_rate": 0.3, "qkv_bias": False, "head_dim": 5}
     model = small_swin(**options, window_size=(4, 3), norm_layer=nn.RMSNorm)
@@ -74,6 +75,7 @@ def test_settings_are_kept() -> None:
     assert new[0].attn.kernel_size == [4, 3]
 
 
+@pytest.mark.thorough
 def test_stages_and_frozen_tables() -> None:
     model = small_swin()
     for block in windows(model):
@@ -85,6 +87,7 @@ def test_stages_and_frozen_tables() -> None:
     assert len(windows(model)) == 1 and model(IMAGES).shape == (2, 5)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's resize
 def test_another_kernel_size() -> None:
     model = with_tables(small_swin())
@@ -99,6 +102,7 @@ def test_another_kernel_size() -> None:
     assert model(IMAGES).shape == (2, 5)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's resize of relative position tables
 def test_any_size_of_image_afterwards() -> None:
     """Larger ones, and ones whose maps are smaller than the neighbourhood."""
@@ -109,6 +113,7 @@ def test_any_size_of_image_afterwards() -> None:
     assert model(torch.zeros(1, 3, 128, 64)).shape == (1, 5)
 
 
+@pytest.mark.thorough
 def test_every_parameter_trains() -> None:
     model = convert(small_swin(attn_drop_rate=0.1), to="neighborhood")
     model(IMAGES).square().sum().backward()
@@ -116,6 +121,7 @@ def test_every_parameter_trains() -> None:
         assert parameter.grad is not None, name
 
 
+@pytest.mark.thorough
 def test_features_only_and_traced() -> None:
     model = convert(small_swin(features_only=True, out_indices=(0, 2)), to="neighborhood").eval()
     assert [tuple(taken.shape) for taken in model(IMAGES)] == [(2, 16, 24, 8), (2, 4, 6, 32)]
