@@ -32,7 +32,7 @@ class Case:
         """The official state dict of the case, in float64; buffers are zero."""
         shapes = self.settings["state_dict"]
         state_dict = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-        return _filler().fill_state_dict(state_dict)
+        return fill_state_dict(state_dict)
 
 
 def cases(kind: str) -> list[Any]:
@@ -65,6 +65,16 @@ def assert_agrees(name: str, actual: Tensor, expected: Tensor | np.ndarray) -> N
     if expected.numel():
         error = float((actual - expected).abs().max())
         assert error <= 1e-9 * float(expected.abs().max()), f"{name}: off by {error}"
+
+
+def fill_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give every parameter of a state dict the value of its name and shape, in place."""
+    return _filler().fill_state_dict(state_dict)
+
+
+def parameter(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The parameter called ``name``, in float64."""
+    return fill_state_dict({name: torch.zeros(shape, dtype=torch.float64)})[name]
 
 
 def _filler() -> ModuleType:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
-    for page in ("README.md", "docs/models.md", "docs/detection.md")
+    for page in ("README.md", "docs/models.md", "docs/natten.md", "docs/detection.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
 ]
 
@@ -22,7 +22,14 @@ SOURCES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.py")}
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 }
-PUBLIC = {"elsa_ext", "elsa_ext.nn", "elsa_ext.models", "elsa_ext.models.detection", "elsa_ext.ops"}
+PUBLIC = {
+    "elsa_ext",
+    "elsa_ext.compat",
+    "elsa_ext.models",
+    "elsa_ext.models.detection",
+    "elsa_ext.nn",
+    "elsa_ext.ops",
+}
 
 
 def imported(code: str) -> Iterator[str]:

@@ -21,6 +21,34 @@ struct Output {
   std::vector<Tap> taps;
 };
 
+// A tap along one axis.
+struct AxisTap {
+  int64_t source, offset;  // offset: in dilations from the output
+  bool inside, counts;
+};
+
+// That of an output at place i of an axis of `length`.
+inline AxisTap axis_tap(const Arguments& given, int axis, int64_t length, int64_t i, int64_t tap) {
+  const int64_t K = given.integer("kernel_size", axis);
+  const int64_t d = given.integer("dilation", axis), w = given.integer("window_stride", axis);
+  const std::string& border = given.word("border");
+  if (border != "shift") {
+    const double far = double(tap - K / 2) * double(d);  // in floating point: the dilation may be huge
+    if (border == "circular") {
+      const int64_t step = (tap - K / 2) % length * (d % length) % length;
+      return {((i + step) % length + length) % length, tap - K / 2, true, true};
+    }
+    const bool inside = double(i) + far >= 0 && double(i) + far < double(length);
+    return {inside ? i + int64_t(far) : 0, tap - K / 2, inside, inside || border == "zeros"};
+  }
+  const int64_t g = i % d, p = i / d, L = (length - g + d - 1) / d;
+  const int64_t left = K / 2, right = K / 2 + K % 2 - 1;
+  const bool causal = given.integer("causal", axis) != 0;
+  int64_t start = std::min(p / w * w + (causal ? w - 1 : w / 2), L - 1);
+  start = causal ? std::max<int64_t>(start - K + 1, 0) : std::min(std::max(start, left), L - 1 - right) - left;
+  return {(start + tap) * d + g, start + tap - p, true, !causal || start + tap <= p};
+}
+
 inline std::vector<double> softmax(std::vector<double> logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -92,36 +120,10 @@ class Local {
   }
 
  private:
-  struct AxisTap {
-    int64_t source, offset;  // offset: in dilations from the output
-    bool inside, counts;
-  };
-
   int64_t bias_at(const Output& output, const Tap& tap) const {
     const auto& size = given_.optional("bias")->shape;
     const int64_t head_size = relative_ ? size[size.size() - 2] * size.back() : size.back();
     return ((per_sample_ ? output.sample : 0) * heads_ + output.head) * head_size + tap.bias;
-  }
-
-  AxisTap axis_tap(int axis, int64_t i, int64_t tap) const {
-    const int64_t length = shape_[2 + axis], K = given_.integer("kernel_size", axis);
-    const int64_t d = given_.integer("dilation", axis), w = given_.integer("window_stride", axis);
-    const std::string& border = given_.word("border");
-    if (border != "shift") {
-      const double far = double(tap - K / 2) * double(d);  // in floating point: the dilation may be huge
-      if (border == "circular") {
-        const int64_t step = (tap - K / 2) % length * (d % length) % length;
-        return {((i + step) % length + length) % length, tap - K / 2, true, true};
-      }
-      const bool inside = double(i) + far >= 0 && double(i) + far < double(length);
-      return {inside ? i + int64_t(far) : 0, tap - K / 2, inside, inside || border == "zeros"};
-    }
-    const int64_t g = i % d, p = i / d, L = (length - g + d - 1) / d;
-    const int64_t left = K / 2, right = K / 2 + K % 2 - 1;
-    const bool causal = given_.integer("causal", axis) != 0;
-    int64_t start = std::min(p / w * w + (causal ? w - 1 : w / 2), L - 1);
-    start = causal ? std::max<int64_t>(start - K + 1, 0) : std::min(std::max(start, left), L - 1 - right) - left;
-    return {(start + tap) * d + g, start + tap - p, true, !causal || start + tap <= p};
   }
 
   std::vector<Tap> taps(int64_t y, int64_t x) const {
@@ -129,7 +131,7 @@ class Local {
     std::vector<Tap> taps;
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) {
-        const AxisTap row = axis_tap(0, y, i), column = axis_tap(1, x, j);
+        const AxisTap row = axis_tap(given_, 0, shape_[2], y, i), column = axis_tap(given_, 1, shape_[3], x, j);
         const int64_t bias =
             relative_ ? (row.offset + rows - 1) * (2 * columns - 1) + column.offset + columns - 1 : i * columns + j;
         taps.push_back({row.source, column.source, row.inside && column.inside, row.counts && column.counts, bias});

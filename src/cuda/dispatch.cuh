@@ -49,7 +49,7 @@ using KernelSizes = KernelSizeList<ELSA_KERNEL_SIZES>;
 // Whether the kernels with a compile-time K may take a call: stride 1, sums in float32, and 32 bits for every row,
 // every column and the number of pixels.
 template <typename Shape>
-bool is_plain(const Shape& shape, int64_t stride, DType dtype) {
+bool is_plain(const Shape& shape, int64_t dilation, int64_t stride, DType dtype) {
   // A tap lies up to K / 2 dilations outside the map: with 2²⁴ rows and a dilation of 2²⁴ that fits for K < 200.
   constexpr int64_t most_rows = 1 << 24;
   // For 2¹⁸ columns the reciprocal of StripTiling divides exactly.
@@ -60,7 +60,7 @@ bool is_plain(const Shape& shape, int64_t stride, DType dtype) {
   // There are no more slices than channels; the slices go along y of the grid.
   constexpr int64_t most_channels = most_blocks_yz;
   return stride == 1 && dtype != DType::float64 && shape.height <= most_rows && shape.width <= most_columns &&
-         shape.neighbourhood.dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
+         dilation <= most_rows && shape.batch <= most_pixels / (shape.height * shape.width) &&
          shape.channels <= most_channels;
 }
 

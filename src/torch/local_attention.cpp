@@ -15,23 +15,36 @@ int64_t effective(int64_t dilation, int64_t length, Border border) {
   return smaller(dilation, length);
 }
 
-Neighbourhood checked_axis(const LocalOptions& options, int axis, int64_t length) {
-  const Sizes K = options.kernel_size, d = options.dilation, w = options.window_stride;
-  const Border border = checked_border(options.border);
-  check(K[axis] > 0 && K[axis] <= INT32_MAX, "kernel_size must be from 1 to 2147483647, got ", K);
-  check(d[axis] > 0, "dilation must be positive, got ", d);
-  check(w[axis] > 0 && w[axis] <= K[axis], "window_stride must be from 1 to kernel_size = ", K, ", got ", w);
-  check(options.causal[axis] == 0 || options.causal[axis] == 1, "causal must be 0 or 1, got ", Sizes(options.causal));
-  const bool causal = options.causal[axis] != 0, shifts = border == Border::shift;
-  check(shifts || w[axis] == 1, "window_stride ", w, R"( needs border "shift", got ")", options.border, '"');
-  check(shifts || !causal, R"(causal needs border "shift", got ")", options.border, '"');
-  check(!shifts || product({K[axis], d[axis]}) <= length, R"(border "shift" needs kernel_size · dilation = )",
-        Sizes{product({K[0], d[0]}), product({K[1], d[1]})}, " to fit in the map, got ",
-        axis == 0 ? "height " : "width ", length);
-  return {K[axis], effective(d[axis], length, border), 1, border, w[axis], causal};
+}  // namespace
+
+int64_t of_axis(const char* name, const Sizes& option, int axis) {
+  check(option.size() == 1 || option.size() == 2, name, " must be one number or two, got ", option);
+  return option[option.size() == 2 ? axis : 0];
 }
 
-}  // namespace
+Neighbourhood checked_axis(const NeighbourhoodOptions& options, int axis, int64_t length) {
+  const int64_t K = of_axis("kernel_size", options.kernel_size, axis), d = of_axis("dilation", options.dilation, axis);
+  const int64_t w = of_axis("window_stride", options.window_stride, axis);
+  const int64_t causal = of_axis("causal", options.causal, axis);
+  const Border border = checked_border(options.border);
+  check(K > 0 && K <= INT32_MAX, "kernel_size must be from 1 to 2147483647, got ", options.kernel_size);
+  check(d > 0, "dilation must be positive, got ", options.dilation);
+  check(w > 0 && w <= K, "window_stride must be from 1 to kernel_size = ", options.kernel_size, ", got ",
+        options.window_stride);
+  check(causal == 0 || causal == 1, "causal must be 0 or 1, got ", options.causal);
+  const bool shifts = border == Border::shift;
+  check(shifts || w == 1, "window_stride ", options.window_stride, R"( needs border "shift", got ")", options.border,
+        '"');
+  check(shifts || causal == 0, R"(causal needs border "shift", got ")", options.border, '"');
+  if (shifts && product({K, d}) > length) {
+    const auto reach = [&](int k) {
+      return product({of_axis("kernel_size", options.kernel_size, k), of_axis("dilation", options.dilation, k)});
+    };
+    check(false, R"(border "shift" needs kernel_size · dilation = )", Sizes{reach(0), reach(1)},
+          " to fit in the map, got ", axis == 0 ? "height " : "width ", length);
+  }
+  return {K, effective(d, length, border), 1, border, w, causal != 0};
+}
 
 LocalShape checked_local_shape(const Tensor& query, const Tensor& key, const LocalOptions& options) {
   check_dtype("query", query);
@@ -47,11 +60,11 @@ LocalShape checked_local_shape(const Tensor& query, const Tensor& key, const Loc
                          query.size(1) / options.heads,
                          query.size(2),
                          query.size(3),
-                         checked_axis(options, 0, query.size(2)),
-                         checked_axis(options, 1, query.size(3)),
+                         checked_axis(options.around, 0, query.size(2)),
+                         checked_axis(options.around, 1, query.size(3)),
                          options.scale};
   const int64_t taps = product({shape.heads, shape.y.kernel_size, shape.x.kernel_size, 4});
-  check(taps <= INT32_MAX, "kernel_size ", Sizes(options.kernel_size), " has too many taps for ", options.heads,
+  check(taps <= INT32_MAX, "kernel_size ", options.around.kernel_size, " has too many taps for ", options.heads,
         " heads");
   return shape;
 }

@@ -8,14 +8,23 @@
 
 namespace elsa {
 
-// The options of the schemas.
+// The options of the schemas that say what an output looks at: a number for both axes, or one for each.
+struct NeighbourhoodOptions {
+  const Sizes &kernel_size, &dilation;
+  const std::string& border;
+  const Sizes &window_stride, &causal;  // causal: 0 or 1
+};
+
+// The option called `name` along an axis.
+int64_t of_axis(const char* name, const Sizes& option, int axis);
+
+// What outputs look at along an axis of `length`, with a stride of 1.
+Neighbourhood checked_axis(const NeighbourhoodOptions& options, int axis, int64_t length);
+
 struct LocalOptions {
   int64_t heads;
-  std::vector<int64_t> kernel_size, dilation;
   double scale;
-  std::string border;
-  std::vector<int64_t> window_stride;
-  std::vector<int64_t> causal;  // 0 or 1
+  NeighbourhoodOptions around;
 };
 
 // The shape of a call, whose query and key were checked.

@@ -74,6 +74,11 @@ class Case:
         return ""
 
 
+def pair(option: Any) -> tuple[int, int]:
+    """An option for each axis, of one for both or of two."""
+    return tuple(option) if isinstance(option, (tuple, list)) else (option, option)
+
+
 def marks_of(case: Case) -> list[pytest.MarkDecorator]:
     """Of a comparison of ``case``: where there are many numbers, emulated kernels take seconds."""
     return [pytest.mark.thorough] if math.prod((case.batch, case.channels, case.height, case.width)) > 30_000 else []

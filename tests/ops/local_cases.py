@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import golden
 import torch
 from hypothesis import strategies as st
-from ops.cases import Case, Shape
+from ops.cases import Case, Shape, pair
 from ops.spec import BadCall, Change, be, drop, shape, squeeze, to, unsqueeze
 
 
@@ -33,7 +33,7 @@ class Local(Case):
     @property
     def kernel(self) -> tuple[int, int]:
         """The kernel size along both axes."""
-        return self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,) * 2
+        return pair(self.kernel_size)
 
     @property
     def map(self) -> Shape:

@@ -1,6 +1,8 @@
 """ghost_head: its cases, for the tests that all ops share, and what it alone has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import elsa_ext
@@ -9,9 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
+from ops import local_cases
 from ops.backends import Backend
-from ops.cases import HALVES, LAYOUTS, Case, Shape, make, make_grad, marks_of
+from ops.cases import HALVES, LAYOUTS, Case, Shape, make, make_grad, marks_of, pair
 from ops.checks import call, check, check_conversions
+from ops.local_cases import Local
 from ops.pairwise import pairwise
 from ops.random_sizes import sizes_and_options
 from ops.spec import BadCall, Change, Count, Op, be, drop, shape, squeeze, to, unsqueeze
@@ -26,30 +30,52 @@ class GhostHead(Case):
     images = ("value", "attn")
     matrices = ("ghost_mul", "ghost_add")
 
+    kernel_size: Any = 3
+    dilation: Any = 1
+    stride: Any = 1
+    border: str = "zeros"
+    window_stride: Any = 1
+    causal: tuple[int, int] = (0, 0)
     mul: str = "shared"
     add: str = "shared"
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"kernel_size": self.kernel_size, "dilation": self.dilation, "stride": self.stride}
+        options = {"kernel_size": self.kernel_size, "dilation": self.dilation, "stride": self.stride}
+        if self.border != "zeros":
+            options |= {"border": self.border, "window_stride": self.window_stride, "causal": self.causal}
+        return options
 
     @property
     def shapes(self) -> dict[str, Shape | None]:
-        taps = (self.kernel_size, self.kernel_size)
+        taps = pair(self.kernel_size)
         matrix = {"none": None, "shared": (self.channels, *taps), "sample": (self.batch, self.channels, *taps)}
         return {
             "value": (self.batch, self.channels, self.height, self.width),
-            "attn": (self.batch, self.heads * self.kernel_size**2, *self.out_shape[2:]),
+            "attn": (self.batch, self.heads * taps[0] * taps[1], *self.out_shape[2:]),
             "ghost_mul": matrix[self.mul],
             "ghost_add": matrix[self.add],
         }
 
     @property
     def out_shape(self) -> Shape:
-        return (self.batch, self.channels, self.height // self.stride, self.width // self.stride)
+        down, across = pair(self.stride)
+        return (self.batch, self.channels, self.height // down, self.width // across)
 
     def _others(self) -> str:
-        return f"-mul_{self.mul}-add_{self.add}"
+        bordered = f"-{self.border}-w{self.window_stride}-causal{self.causal}" if self.border != "zeros" else ""
+        return f"{bordered}-mul_{self.mul}-add_{self.add}"
+
+
+def bordered(calls: Sequence[Local], stride: int = 1) -> list[GhostHead]:
+    """Calls with the neighbourhoods of others, every second of them without matrices."""
+    names = ("batch", "channels", "heads", "height", "width")
+    names += ("kernel_size", "dilation", "border", "window_stride", "causal")
+    matrices = [("none", "none"), ("shared", "shared"), ("none", "none"), ("sample", "none"), ("none", "none")]
+    return [
+        GhostHead(**{name: getattr(call, name) for name in names}, stride=stride, mul=mul, add=add)
+        for call, (mul, add) in zip(calls, cycle([*matrices, ("none", "sample")]))
+    ]
 
 
 SMALL = GhostHead(channels=4, height=4, width=3, add="sample")
@@ -59,6 +85,10 @@ OPTIONS = [
     GhostHead(channels=2, height=4, width=3, mul="none", add="none"),
     GhostHead(channels=2, height=4, width=3, mul="none"),
     GhostHead(batch=1, channels=2, heads=1, height=3, width=4, add="none", kernel_size=7),
+    GhostHead(batch=1, channels=2, height=4, width=6, kernel_size=(3, 2), dilation=(1, 2), border="shift"),
+    GhostHead(batch=1, channels=2, height=4, width=5, stride=(2, 1), border="circular", mul="none", add="none"),
+    GhostHead(batch=1, channels=2, height=3, width=5, border="shift", window_stride=(1, 2), causal=(1, 0), mul="none"),
+    GhostHead(batch=1, channels=2, height=3, width=5, border="shift", causal=(1, 1), mul="none", add="none"),
 ]
 SIZES = [
     GhostHead(kernel_size=1),
@@ -108,8 +138,20 @@ MATRICES = [
     for add in ("none", "shared", "sample")
     for heads, kernel_size, stride in ((2, 7, 1), (20, 3, 2))
 ]
+BORDERS = [
+    *bordered(local_cases.sizes(Local)),
+    *bordered([call for call in local_cases.sizes(Local) if call.height * call.width < 100][::3], stride=2),
+    GhostHead(stride=(2, 1), height=7, width=9),
+    GhostHead(kernel_size=(5, 2), stride=(2, 3), dilation=(2, 1), height=11, width=12, border="circular", mul="none"),
+    GhostHead(
+        kernel_size=(3, 5), stride=(3, 2), window_stride=(2, 5), causal=(0, 1), border="shift", height=8, width=9
+    ),
+    GhostHead(channels=40, heads=2, dilation=(1, 9), mul="none", add="none"),
+]
 EMPTY = [
     GhostHead(batch=0),
+    GhostHead(batch=0, border="shift", mul="none", add="none"),
+    GhostHead(height=2, stride=(3, 1), border="circular"),
     GhostHead(batch=0, mul="sample", add="sample"),
     GhostHead(channels=0),
     GhostHead(height=2, stride=3),
@@ -128,6 +170,9 @@ EDGES = [
     GhostHead(batch=1, height=3, width=2, stride=2),
     GhostHead(batch=0),
     GhostHead(height=2, stride=3),
+    GhostHead(kernel_size=(2, 5), border="shift", mul="none", add="none"),
+    GhostHead(kernel_size=(2, 5), stride=(2, 1), add="sample"),
+    GhostHead(height=1, width=9, border="circular", add="none"),
 ]
 # CUDA: by float32 sums and by tensor cores (16-bit maps without mul: the gather up to K = 9, its gradients up to 7), of
 # one block of a head's channels and of two; any K and stride; and more tiles than sums over pixels have parts, 16.
@@ -141,6 +186,8 @@ KERNELS = [
     GhostHead(batch=1, channels=40, heads=1, kernel_size=5, height=17, width=19, add="none"),
     GhostHead(batch=20, height=5, width=9),
     GhostHead(batch=10, kernel_size=5, height=5, width=9, dilation=2, mul="none"),
+    *bordered(local_cases.kernels(Local)),
+    GhostHead(batch=20, kernel_size=(3, 4), height=7, width=11, border="shift", causal=(0, 1)),
 ]
 VECTORS = [
     GhostHead(),
@@ -150,6 +197,7 @@ VECTORS = [
     GhostHead(channels=131, heads=1, kernel_size=3, height=3, width=35, mul="none"),
     GhostHead(channels=7, heads=7, kernel_size=13, height=5, width=4, add="none"),
     GhostHead(channels=5, heads=1, kernel_size=1, stride=3),
+    *bordered(local_cases.vectors(Local)),
 ]
 LAID_OUT = [
     (GhostHead(channels=36, heads=3, height=5, width=6), torch.float32),
@@ -158,14 +206,20 @@ LAID_OUT = [
     (GhostHead(channels=8, kernel_size=7, height=11, width=8), torch.float32),
     (GhostHead(channels=40, heads=5, width=19, mul="none"), torch.float16),
     (GhostHead(stride=3, height=10, width=11), torch.float32),
+    (GhostHead(channels=36, heads=3, height=5, width=6, border="shift"), torch.float32),
+    (GhostHead(channels=36, heads=1, height=5, width=6, border="circular", mul="none", add="none"), torch.float32),
+    (GhostHead(channels=24, heads=3, height=5, width=6, border="shift", mul="none", add="none"), torch.bfloat16),
 ]
 COMPILED = [
     GhostHead(channels=8, kernel_size=5),
     GhostHead(channels=8, stride=2, dilation=2, mul="none", add="sample"),
+    GhostHead(channels=8, heads=4, kernel_size=(3, 5), border="shift", mul="none", add="none"),
+    GhostHead(channels=8, heads=4, stride=(1, 2), border="circular"),
 ]
 
 PLAIN = GhostHead(channels=6, heads=2, height=5, width=7)
 SAMPLE = replace(PLAIN, mul="sample", add="sample")
+SHIFTED = replace(PLAIN, border="shift")
 
 
 def bad(name: str, words: str, case: GhostHead = PLAIN, **changes: Change) -> BadCall:
@@ -190,14 +244,24 @@ BAD_CALLS = [
     bad("attn_width", "attn 6 7", attn=drop(3)),
     bad("attn_of_stride_1", "attn 5 2", stride=be(2)),
     bad("attn_rounded_up", "attn 3 2", attn=shape(2, 18, 3, 4), stride=be(2)),
-    bad("kernel_size_even", "kernel_size 4", kernel_size=be(4)),
     bad("kernel_size_zero", "kernel_size 0", kernel_size=be(0)),
     bad("kernel_size_negative", "kernel_size -3", kernel_size=be(-3)),
+    bad("kernel_size_zero_of_two", "kernel_size 3 0", kernel_size=be([3, 0])),
+    bad("attn_of_unequal_sizes", "attn 18 15", kernel_size=be([3, 5])),
     bad("kernel_size_overflows", "kernel_size 9223372036854775807", kernel_size=be(2**63 - 1)),
     bad("kernel_size_of_another", "attn 18 25", kernel_size=be(5)),
     bad("dilation_zero", "dilation 0", dilation=be(0)),
     bad("dilation_negative", "dilation -2", dilation=be(-2)),
     bad("stride_zero", "stride 0", stride=be(0)),
+    bad("stride_zero_of_two", "stride 1 0", stride=be([1, 0])),
+    bad("border_unknown", "border reflect", border=be("reflect")),
+    bad("window_stride_zero", "window_stride 0", SHIFTED, window_stride=be([0, 1])),
+    bad("window_stride_large", "window_stride 4 3", SHIFTED, window_stride=be([1, 4])),
+    bad("window_stride_zeros", "window_stride shift circular", replace(PLAIN, border="circular"), window_stride=be(2)),
+    bad("causal_zeros", "causal shift circular", replace(PLAIN, border="circular"), causal=be([1, 0])),
+    bad("causal_two", "causal 2", SHIFTED, causal=be([0, 2])),
+    bad("shift_too_large", "kernel_size height 5", SHIFTED, kernel_size=be([7, 3])),
+    bad("shift_dilated_too_far", "dilation width 7", SHIFTED, dilation=be([1, 3])),
     bad("stride_negative", "stride -1", stride=be(-1)),
     bad("value_int", "value int64", value=to(torch.int64)),
     bad("value_bool", "value bool", value=to(torch.bool)),
@@ -255,6 +319,8 @@ def counts() -> list[Count]:
     taps = 9 * 2 * 6 * 5 * 7
     both, add, none = PLAIN, replace(PLAIN, mul="none"), replace(PLAIN, mul="none", add="none")
     rows += [Count(both, 2 * taps, (name,)) for name in ("value", "attn", "ghost_mul")]
+    sized = GhostHead(channels=6, heads=3, kernel_size=(2, 5), height=4, width=7, stride=(1, 2), border="shift")
+    rows += [Count(sized, 2 * 10 * 2 * 6 * 4 * 3), Count(sized, (2 + 4) * 10 * 2 * 6 * 4 * 3, tuple(sized.given))]
     return [
         *rows,
         Count(both, taps, ("ghost_add",)),
@@ -275,7 +341,7 @@ EVERYTHING = ("out", *PLAIN.shapes)
 OP = Op(
     small=SMALL,
     options=OPTIONS,
-    sizes=[*SIZES, *MATRICES],
+    sizes=[*SIZES, *MATRICES, *BORDERS],
     edges=EDGES,
     empty=EMPTY,
     kernels=KERNELS,
@@ -338,7 +404,8 @@ def test_no_image_is_copied(native: Backend, layout: str) -> None:
 
 def test_schemas() -> None:
     tensors = "Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None"
-    options = "int kernel_size, int dilation=1, int stride=1"
+    options = "int[2] kernel_size, int[2] dilation=1, int[2] stride=1"
+    options += ', str border="zeros", int[2] window_stride=1, int[2] causal=0'
     needs = "bool need_value=True, bool need_attn=True, bool need_mul=True, bool need_add=True"
     expected = f"elsa::ghost_head({tensors}, *, {options}) -> Tensor"
     assert str(torch.ops.elsa.ghost_head.default._schema) == expected

@@ -1,13 +1,16 @@
 """Ghost head: the neighbours of every pixel under a filter per channel, made of one attention map per head."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_device, check_dtype, check_geometry, check_like, check_size, error, memory_format, show
+from .checks import check_device, check_dtype, check_like, check_size, error, memory_format, show
 from .formula import effective_dilation, empty_result
+from .local import Flags, Pair, accumulated, both_axes, check_neighbourhood, flags, neighbouring, outer
 from .op import Op, Term
 from .registration import register
 
@@ -20,15 +23,20 @@ def ghost_head(
     ghost_mul: Tensor | None = None,
     ghost_add: Tensor | None = None,
     *,
-    kernel_size: int,
-    dilation: int = 1,
-    stride: int = 1,
+    kernel_size: Pair,
+    dilation: Pair = 1,
+    stride: Pair = 1,
+    border: str = "zeros",
+    window_stride: Pair = 1,
+    causal: Flags = False,
 ) -> Tensor:
     """Sum the K × K neighbours of every pixel under a filter per channel, made of one attention map per head.
 
     ``out[b,c,y,x] = Σ_ij (ghost_mul[c,i,j] · attn[b,h(c),i,j,y,x] + ghost_add[c,i,j]) · value[b,c,y',x']`` with
     ``y' = s·y + (i-r)·d`` and ``x' = s·x + (j-r)·d``,
-    radius r = K // 2, dilation d, stride s and head h(c) = c // (C / heads); zero outside the map.
+    radius r = K // 2, dilation d, stride s and head h(c) = c // (C / heads); zero outside the map. Other borders have
+    other y' and x', those of :func:`elsa_ext.neighborhood_logits` for an output at (s·y, s·x), and a tap that does not
+    count has no weight.
 
     Args:
         value: (B, C, H, W) in float64, float32, bfloat16 or float16. Contiguous, channels_last, or a channel slice of a
@@ -37,9 +45,13 @@ def ghost_head(
         ghost_mul: (C, K, K), or (B, C, K, K) for one per sample; value's dtype, or float32 beside a 16-bit value.
             None means 1.
         ghost_add: Like ``ghost_mul``. None means 0.
-        kernel_size: K, odd.
-        dilation: Distance of neighbours, in pixels.
+        kernel_size: K, one number or (Kh, Kw); even ones too. Kh·Kw stands for K² above, and (Kh, Kw) for (K, K).
+        dilation: Distance of neighbours, in pixels; one number or one for each axis, as what follows.
         stride: Distance of output pixels, in pixels of value.
+        border: ``"zeros"``, ``"mask"``, which is the same here, ``"circular"``, or NATTEN's ``"shift"``, which needs
+            K·d ≤ length.
+        window_stride: From 1 to K; more than 1 with ``"shift"`` alone.
+        causal: With ``"shift"`` alone.
 
     Returns:
         (B, C, H // stride, W // stride) in value's dtype and memory format. 16-bit inputs are accumulated in float32
@@ -47,12 +59,23 @@ def ghost_head(
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
-        TypeError: An argument is not a tensor, or an option is not an integer.
+        TypeError: An argument is not a tensor, or an option is of the wrong type.
 
     Source:
         Zhou et al., "ELSA: Enhanced Local Self-Attention for Vision Transformer", arXiv 2112.12786, section 3.3.
     """
-    return OP(value, attn, ghost_mul, ghost_add, kernel_size=kernel_size, dilation=dilation, stride=stride)
+    return OP(
+        value,
+        attn,
+        ghost_mul,
+        ghost_add,
+        kernel_size=kernel_size,
+        dilation=dilation,
+        stride=stride,
+        border=border,
+        window_stride=window_stride,
+        causal=flags(causal),
+    )
 
 
 def check(
@@ -62,12 +85,10 @@ def check(
     ghost_mul: Tensor | None,
     ghost_add: Tensor | None,
     *,
-    kernel_size: int,
-    dilation: int,
-    stride: int,
+    stride: Sequence[int],
+    **around: Any,
 ) -> tuple[int, int, int, int]:
     """Check the arguments and return the size of the result."""
-    check_geometry(op, kernel_size, dilation, stride)
     check_dtype(op, "value", value)
     if value.dim() != 4:
         raise error(op, f"value must have 4 dimensions (B, C, H, W), got {value.dim()}")
@@ -77,22 +98,28 @@ def check(
     check_like(op, "attn", attn, "value", value)
     if attn.dim() != 4:
         raise error(op, f"attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got {attn.dim()}")
-    taps, attn_channels = kernel_size**2, attn.shape[1]
+    check_neighbourhood(op, height, width, **around)
+    if not all(step > 0 for step in stride):
+        raise error(op, f"stride must be positive, got {show(stride)}")
+    rows, columns = around["kernel_size"]
+    taps, attn_channels = rows * columns, attn.shape[1]
     if attn_channels == 0 or attn_channels % taps != 0:
-        raise error(op, f"attn has {attn_channels} channels, not a multiple of kernel_size² = {taps}")
+        product = "kernel_size² = " if rows == columns else "the product of kernel_size, "
+        raise error(op, f"attn has {attn_channels} channels, not a multiple of {product}{taps}")
     heads = attn_channels // taps
     if channels % heads != 0:
         raise error(op, f"value has {channels} channels, not a multiple of the {heads} heads of attn")
-    check_size(op, "attn", attn, (batch, attn_channels, height // stride, width // stride))
-    _check_matrix(op, "ghost_mul", ghost_mul, value, kernel_size)
-    _check_matrix(op, "ghost_add", ghost_add, value, kernel_size)
-    return batch, channels, height // stride, width // stride
+    out_size = (height // stride[0], width // stride[1])
+    check_size(op, "attn", attn, (batch, attn_channels, *out_size))
+    _check_matrix(op, "ghost_mul", ghost_mul, value, rows, columns)
+    _check_matrix(op, "ghost_add", ghost_add, value, rows, columns)
+    return batch, channels, *out_size
 
 
-def _check_matrix(op: str, argument: str, matrix: Tensor | None, value: Tensor, kernel_size: int) -> None:
+def _check_matrix(op: str, argument: str, matrix: Tensor | None, value: Tensor, rows: int, columns: int) -> None:
     if matrix is None:
         return
-    shared = (value.shape[1], kernel_size, kernel_size)
+    shared = (value.shape[1], rows, columns)
     per_sample = (value.shape[0], *shared)
     if not (matrix.shape == shared or matrix.shape == per_sample):
         expected = f"(C, K, K) = {show(shared)} or (B, C, K, K) = {show(per_sample)}"
@@ -108,30 +135,65 @@ def formula(
     ghost_mul: Tensor | None,
     ghost_add: Tensor | None,
     *,
-    kernel_size: int,
-    dilation: int,
-    stride: int,
+    stride: Sequence[int],
+    **around: Any,
 ) -> Tensor:
-    """Unfold ``value`` into its K² neighbours and sum them under ``ghost_mul · attn + ghost_add``."""
+    """Sum the neighbours of every pixel of ``value`` under ``ghost_mul · attn + ghost_add``."""
     batch, channels, height, width = value.shape
-    taps = kernel_size**2
-    out_height, out_width = height // stride, width // stride
+    out_size = (batch, channels, height // stride[0], width // stride[1])
+    if value.numel() == 0 or out_size[2] == 0 or out_size[3] == 0:
+        return empty_result(out_size, value, attn, ghost_mul, ghost_add)
+    if around["border"] in ("zeros", "mask") and all(size % 2 == 1 for size in around["kernel_size"]):
+        out = _unfolded(value, attn, ghost_mul, ghost_add, around["kernel_size"], around["dilation"], stride)
+    else:
+        out = _gathered(value, attn, ghost_mul, ghost_add, stride=stride, **around)
+    return out.reshape(out_size).to(value.dtype).clone(memory_format=memory_format(value))
+
+
+def _unfolded(
+    value: Tensor,
+    attn: Tensor,
+    ghost_mul: Tensor | None,
+    ghost_add: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    stride: Sequence[int],
+) -> Tensor:
+    """Unfold ``value`` into its neighbours, with zeros around the map; returns (B, heads, C/heads, H, W)."""
+    batch, channels, height, width = value.shape
+    taps, (out_height, out_width) = math.prod(kernel_size), attn.shape[2:]
     heads = attn.shape[1] // taps
     split = (heads, channels // heads, taps)
-    if value.numel() == 0 or out_height == 0 or out_width == 0:
-        return empty_result((batch, channels, out_height, out_width), value, attn, ghost_mul, ghost_add)
-    dilation = effective_dilation(dilation, height, width)
+    dilation = [effective_dilation(step, height, width) for step in dilation]
+    padding = [size // 2 * step for size, step in zip(kernel_size, dilation, strict=True)]
     # Unfold rounds the output size up where the op rounds it down: the last row and column may be one too many.
-    patches = F.unfold(value, kernel_size, dilation, kernel_size // 2 * dilation, stride)
-    patches = patches.view(batch, *split, (height - 1) // stride + 1, (width - 1) // stride + 1)
+    patches = F.unfold(value, kernel_size, dilation, padding, stride)
+    patches = patches.view(batch, *split, (height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1)
     patches = patches[..., :out_height, :out_width]
     weight = attn.reshape(batch, heads, 1, taps, out_height, out_width)
     if ghost_mul is not None:
         weight = weight * ghost_mul.reshape(-1, *split, 1, 1)
     if ghost_add is not None:
         weight = weight + ghost_add.reshape(-1, *split, 1, 1)
-    out = (weight * patches).sum(3).reshape(batch, channels, out_height, out_width).to(value.dtype)
-    return out.clone(memory_format=memory_format(value))
+    return (weight * patches).sum(3)
+
+
+def _gathered(value: Tensor, attn: Tensor, ghost_mul: Tensor | None, ghost_add: Tensor | None, **around: Any) -> Tensor:
+    """Gather the neighbours of ``value`` at any border; returns (B, heads, C/heads, H, W)."""
+    rows, columns = around["kernel_size"]
+    y, x = both_axes(value, **around)
+    value, attn, ghost_mul, ghost_add = accumulated(value, attn, ghost_mul, ghost_add)
+    heads = attn.shape[1] // (rows * columns)
+    weight = attn.reshape(attn.shape[0], heads, 1, rows, columns, *attn.shape[2:]).permute(0, 1, 2, 5, 3, 6, 4)
+    by_tap = (heads, value.shape[1] // heads, 1, rows, 1, columns)
+    if ghost_mul is not None:
+        weight = weight * ghost_mul.reshape(-1, *by_tap)
+    if ghost_add is not None:
+        weight = weight + ghost_add.reshape(-1, *by_tap)
+    counts = outer(y.counts, x.counts)
+    if counts is not None:
+        weight = weight.where(counts, torch.zeros((), dtype=weight.dtype, device=weight.device))
+    return (weight * neighbouring(value, heads, y, x)).sum((4, 6))
 
 
 def terms(
@@ -162,7 +224,7 @@ def terms(
     return sums
 
 
-def multiply_adds(*, value: Any, attn: Any, ghost_mul: Any, ghost_add: Any, kernel_size: int, **other: Any) -> int:
+def multiply_adds(*, value: Any, attn: Any, ghost_mul: Any, ghost_add: Any, kernel_size: Any, **other: Any) -> int:
     """Count 2 per tap, channel and output pixel, making the weight and using it; without a matrix the latter alone."""
     per_tap = 1 if ghost_mul is None and ghost_add is None else 2
     return per_tap * _taps(value, attn, kernel_size)
@@ -182,10 +244,10 @@ def backward_multiply_adds(*, need_value: bool, need_attn: bool, need_mul: bool,
     return to_value + sums * _taps(forward["value"], forward["attn"], forward["kernel_size"])
 
 
-def _taps(value: Any, attn: Any, kernel_size: int) -> int:
+def _taps(value: Any, attn: Any, kernel_size: Sequence[int]) -> int:
     """Return taps × channels × output pixels."""
     batch, _, height, width = attn
-    return batch * height * width * kernel_size**2 * value[1]
+    return batch * height * width * math.prod(kernel_size) * value[1]
 
 
 OP = register(

@@ -34,10 +34,17 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(
-    length: int, kernel_size: int, dilation: int, border: str, window_stride: int, causal: bool, device: torch.device
+    length: int,
+    kernel_size: int,
+    dilation: int,
+    border: str,
+    window_stride: int,
+    causal: bool,
+    device: torch.device,
+    stride: int = 1,
 ) -> Neighbours:
-    """Return the neighbours along an axis."""
-    output = torch.arange(length, device=device)
+    """Return the neighbours along an axis of the outputs, which lie ``stride`` apart."""
+    output = torch.arange(length // stride, device=device) * stride
     tap = torch.arange(kernel_size, device=device)
     left, right = kernel_size // 2, kernel_size // 2 + kernel_size % 2 - 1
     if border == "shift":
@@ -63,7 +70,7 @@ def neighbours(
     return Neighbours(source.clamp(0, length - 1), inside, inside if border == "mask" else None, offset)
 
 
-def both_axes(like: Tensor, **options: Any) -> tuple[Neighbours, Neighbours]:
+def both_axes(like: Tensor, *, stride: Sequence[int] = (1, 1), **options: Any) -> tuple[Neighbours, Neighbours]:
     """Return the neighbours along both axes of the map ``like``."""
     y, x = (
         neighbours(
@@ -74,6 +81,7 @@ def both_axes(like: Tensor, **options: Any) -> tuple[Neighbours, Neighbours]:
             options["window_stride"][axis],
             options["causal"][axis],
             like.device,
+            stride[axis],
         )
         for axis in (0, 1)
     )
@@ -176,6 +184,23 @@ def check_local(
         raise error(op, f"heads must be positive, got {heads}")
     if channels % heads != 0:
         raise error(op, f"query has {channels} channels, not a multiple of the {heads} heads")
+    check_neighbourhood(op, height, width, kernel_size, dilation, border, window_stride, causal)
+    if heads * kernel_size[0] * kernel_size[1] * 4 > LARGEST:
+        raise error(op, f"kernel_size {show(kernel_size)} has too many taps for {heads} heads")
+    _check_bias(op, bias, query, heads, kernel_size)
+
+
+def check_neighbourhood(
+    op: str,
+    height: int,
+    width: int,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    border: str,
+    window_stride: Sequence[int],
+    causal: Sequence[int],
+) -> None:
+    """Check what outputs look at, along both axes of a map."""
     if border not in BORDERS:
         raise error(op, f'border must be "zeros", "mask", "circular" or "shift", got "{border}"')
     if not all(0 < size <= LARGEST for size in kernel_size):
@@ -198,9 +223,6 @@ def check_local(
             if taken > length:
                 expected = f'border "shift" needs kernel_size · dilation = {show(reach)} to fit in the map'
                 raise error(op, f"{expected}, got {name} {length}")
-    if heads * kernel_size[0] * kernel_size[1] * 4 > LARGEST:
-        raise error(op, f"kernel_size {show(kernel_size)} has too many taps for {heads} heads")
-    _check_bias(op, bias, query, heads, kernel_size)
 
 
 def _check_bias(op: str, bias: Tensor | None, query: Tensor, heads: int, kernel_size: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 
 #include "../capability.h"
 
@@ -61,24 +62,29 @@ bool LocalPlan::in_phase(int64_t index, int64_t phase) const {
   return colours_y.of(in.tile_y) * colours_x.count() + colours_x.of(in.tile_x) == phase;
 }
 
+std::pair<Neighbourhood, Neighbourhood> requested_neighbourhoods(PlanRequest& request, int64_t height, int64_t width) {
+  const std::optional<Border> border = border_named(request.word("border", "zeros"));
+  if (!border) throw std::invalid_argument("border must be zeros, mask, circular or shift");
+  const auto size = request.positive_pair("kernel_size"), dilation = request.positive_pair("dilation", 1);
+  const auto window_stride = request.positive_pair("window_stride", 1);
+  const auto causal = request.flags("causal");
+  const Neighbourhood y{size[0], smaller(dilation[0], height), 1, *border, window_stride[0], causal[0]};
+  const Neighbourhood x{size[1], smaller(dilation[1], width), 1, *border, window_stride[1], causal[1]};
+  if (*border == Border::shift && (y.reach() >= height || x.reach() >= width)) {
+    throw std::invalid_argument("border shift needs kernel_size · dilation to fit in the map");
+  }
+  return {y, x};
+}
+
 LocalShape requested_local_shape(PlanRequest& request) {
   LocalShape shape{};
   shape.batch = request.positive("batch"), shape.heads = request.positive("heads");
   const int64_t channels = request.positive("channels");
   shape.channels = channels / shape.heads;
   shape.height = request.positive("height"), shape.width = request.positive("width");
-  const std::optional<Border> border = border_named(request.word("border", "zeros"));
-  if (!border) throw std::invalid_argument("border must be zeros, mask, circular or shift");
-  const auto size = request.positive_pair("kernel_size"), dilation = request.positive_pair("dilation", 1);
-  const auto window_stride = request.positive_pair("window_stride", 1);
-  const auto causal = request.flags("causal");
+  std::tie(shape.y, shape.x) = requested_neighbourhoods(request, shape.height, shape.width);
   request.expect_no_more();
   if (channels % shape.heads != 0) throw std::invalid_argument("it needs heads that divide channels");
-  shape.y = {size[0], smaller(dilation[0], shape.height), 1, *border, window_stride[0], causal[0]};
-  shape.x = {size[1], smaller(dilation[1], shape.width), 1, *border, window_stride[1], causal[1]};
-  if (*border == Border::shift && (shape.y.reach() >= shape.height || shape.x.reach() >= shape.width)) {
-    throw std::invalid_argument("border shift needs kernel_size · dilation to fit in the map");
-  }
   return shape;
 }
 

@@ -5,6 +5,8 @@
 // the last may be empty.
 #pragma once
 
+#include <utility>
+
 #include "../../core/launch_plan.h"
 #include "../../core/local_attention.h"
 #include "../tiling.h"
@@ -56,6 +58,9 @@ struct LocalPlan {
  private:
   TileColours colours_y, colours_x;
 };
+
+// What a request to launch_plan says that outputs look at, along both axes of a map.
+std::pair<Neighbourhood, Neighbourhood> requested_neighbourhoods(PlanRequest& request, int64_t height, int64_t width);
 
 // What a request to launch_plan says of a call, and what it gets by `plan`.
 LocalShape requested_local_shape(PlanRequest& request);

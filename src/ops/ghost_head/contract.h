@@ -1,8 +1,10 @@
 // What elsa::ghost_head computes, for kernels of every device: its shape, and the two passes that it is made of.
 //
-//   out[b,c,y,x] = Σ_ij (mul[c,i,j] · attn[b,head(c),i,j,y,x] + add[c,i,j]) · value[b,c, s·y+(i−r)·d, s·x+(j−r)·d]
+//   out[b,c,y,x] = Σ_ij (mul[c,i,j] · attn[b,head(c),i,j,y,x] + add[c,i,j]) · value[b,c, row(s·y,i), column(s·x,j)]
 //
-// with r = K/2, zero outside the map. Includes neither torch nor CUDA.
+// over the taps that count, zero outside the map; see core/neighbourhood.h. A call is square if what is around its map
+// is zero, and K, odd, d and s are the same along both axes: then row(y,i) = y+(i−K/2)·d, and column alike. Includes
+// neither torch nor CUDA.
 #pragma once
 
 #include "../../core/neighbourhood.h"
@@ -13,16 +15,37 @@ namespace elsa::ghost_head {
 struct Shape {
   int64_t batch, channels, height, width;  // of value
   int64_t heads;
-  Neighbourhood neighbourhood;  // the same along both axes
+  Neighbourhood y, x;
+  bool square;
 
-  int64_t taps() const { return neighbourhood.kernel_size * neighbourhood.kernel_size; }
-  int64_t head_channels() const { return channels / heads; }
-  int64_t out_height() const { return height / neighbourhood.stride; }
-  int64_t out_width() const { return width / neighbourhood.stride; }
+  ELSA_INLINE_ANYWHERE int64_t taps() const { return y.kernel_size * x.kernel_size; }
+  ELSA_INLINE_ANYWHERE int64_t head_channels() const { return channels / heads; }
+  ELSA_INLINE_ANYWHERE int64_t out_height() const { return height / y.stride; }
+  ELSA_INLINE_ANYWHERE int64_t out_width() const { return width / x.stride; }
 };
 
+// A shape whose sizes and neighbourhoods are given, with what follows from them.
+inline Shape completed(Shape shape) {
+  Neighbourhood &y = shape.y, &x = shape.x;
+  for (Neighbourhood* axis : {&y, &x}) {
+    // A tap beyond the map finds zero: whether it counts makes no difference.
+    if (axis->border == Border::mask) axis->border = Border::zeros;
+  }
+  // Beyond the end of an axis every dilation is the same.
+  const int64_t dilation = larger(y.dilation, x.dilation);
+  const auto allows = [&](const Neighbourhood& axis, int64_t length) {
+    return axis.dilation == dilation || axis.dilation >= length;
+  };
+  shape.square = y.border == Border::zeros && y.kernel_size == x.kernel_size && y.kernel_size % 2 == 1 &&
+                 y.stride == x.stride && allows(y, shape.height) && allows(x, shape.width);
+  if (shape.square) y.dilation = x.dilation = dilation;
+  return shape;
+}
+
 // One pass that gathers K² weighted neighbours for every pixel of `out`: the forward (source = value), or its adjoint
-// (source = the gradient of the output), which walks the taps backwards and takes attn from where the source is.
+// (source = the gradient of the output), which walks the taps backwards and takes attn from where the source is. Where
+// the call is not square, the adjoint adds to `out`, which is zero before, has the accumulation type, and the channels
+// of a pixel side by side.
 struct Gather {
   Shape shape;
   MapView out, source, attn;

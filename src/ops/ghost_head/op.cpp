@@ -1,20 +1,19 @@
 // elsa::ghost_head and its backward on any device: checks and allocation around the passes of the device.
 #include <tuple>
 
+#include "../../torch/local_attention.h"
 #include "../../torch/registration.h"
-#include "../../torch/sums.h"
-#include "../../torch/tensor.h"
 #include "kernels.h"
 
 namespace elsa::ghost_head {
 namespace {
 
-void check_matrix(const char* argument, const OptionalTensor& matrix, const Tensor& value, int64_t kernel_size) {
+void check_matrix(const char* argument, const OptionalTensor& matrix, const Tensor& value, const Shape& shape) {
   if (!matrix) {
     return;
   }
-  const Sizes shared{value.size(1), kernel_size, kernel_size};
-  const Sizes per_sample{value.size(0), value.size(1), kernel_size, kernel_size};
+  const Sizes shared{shape.channels, shape.y.kernel_size, shape.x.kernel_size};
+  const Sizes per_sample{shape.batch, shape.channels, shape.y.kernel_size, shape.x.kernel_size};
   check(sizes(*matrix) == shared || sizes(*matrix) == per_sample, argument, " must have shape (C, K, K) = ", shared,
         " or (B, C, K, K) = ", per_sample, ", got ", sizes(*matrix));
   const bool float32_beside_16_bit = matrix->scalar_type() == ScalarType::Float && value.element_size() == 2;
@@ -26,25 +25,41 @@ void check_matrix(const char* argument, const OptionalTensor& matrix, const Tens
   }
 }
 
+struct Options {
+  NeighbourhoodOptions around;
+  const Sizes& stride;
+};
+
+Neighbourhood checked_axis_with_stride(const Options& options, int axis, int64_t length) {
+  Neighbourhood neighbourhood = checked_axis(options.around, axis, length);
+  neighbourhood.stride = of_axis("stride", options.stride, axis);
+  check(neighbourhood.stride > 0, "stride must be positive, got ", options.stride);
+  return neighbourhood;
+}
+
 Shape checked_shape(const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
-                    const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {
-  check_geometry(kernel_size, dilation, stride);
+                    const OptionalTensor& ghost_add, const Options& options) {
   check_dtype("value", value);
   check(value.dim() == 4, "value must have 4 dimensions (B, C, H, W), got ", value.dim());
   check(value.size(2) > 0 && value.size(3) > 0, "value must have at least one row and one column, got ", sizes(value));
   check_like("attn", attn, "value", value);
   check(attn.dim() == 4, "attn must have 4 dimensions (B, heads·K², H//stride, W//stride), got ", attn.dim());
 
-  const int64_t taps = kernel_size * kernel_size, attn_channels = attn.size(1);
-  check(attn_channels > 0 && attn_channels % taps == 0, "attn has ", attn_channels,
-        " channels, not a multiple of kernel_size² = ", taps);
-  const Neighbourhood neighbourhood{kernel_size, effective_dilation(dilation, value.size(2), value.size(3)), stride};
-  const Shape shape{value.size(0), value.size(1), value.size(2), value.size(3), attn_channels / taps, neighbourhood};
+  Shape shape{};
+  shape.batch = value.size(0), shape.channels = value.size(1);
+  shape.height = value.size(2), shape.width = value.size(3);
+  shape.y = checked_axis_with_stride(options, 0, shape.height);
+  shape.x = checked_axis_with_stride(options, 1, shape.width);
+  shape = completed(shape);
+  const int64_t taps = shape.taps(), attn_channels = attn.size(1);
+  check(attn_channels > 0 && attn_channels % taps == 0, "attn has ", attn_channels, " channels, not a multiple of ",
+        shape.y.kernel_size == shape.x.kernel_size ? "kernel_size² = " : "the product of kernel_size, ", taps);
+  shape.heads = attn_channels / taps;
   check(shape.channels % shape.heads == 0, "value has ", shape.channels, " channels, not a multiple of the ",
         shape.heads, " heads of attn");
   check_sizes("attn", attn, {shape.batch, attn_channels, shape.out_height(), shape.out_width()});
-  check_matrix("ghost_mul", ghost_mul, value, kernel_size);
-  check_matrix("ghost_add", ghost_add, value, kernel_size);
+  check_matrix("ghost_mul", ghost_mul, value, shape);
+  check_matrix("ghost_add", ghost_add, value, shape);
   return shape;
 }
 
@@ -81,8 +96,10 @@ struct MatrixGradient {
 };
 
 Tensor forward(const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
-               const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride) {
-  const Shape shape = checked_shape(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+               const OptionalTensor& ghost_add, const Sizes& kernel_size, const Sizes& dilation, const Sizes& stride,
+               const std::string& border, const Sizes& window_stride, const Sizes& causal) {
+  const Options options{{kernel_size, dilation, border, window_stride, causal}, stride};
+  const Shape shape = checked_shape(value, attn, ghost_mul, ghost_add, options);
   const Tensor out = empty_in_format(value, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
   if (out.numel() > 0) {
     const Matrix mul(ghost_mul), add(ghost_add);
@@ -94,15 +111,19 @@ Tensor forward(const Tensor& value, const Tensor& attn, const OptionalTensor& gh
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Gradients backward(const Tensor& grad, const Tensor& value, const Tensor& attn, const OptionalTensor& ghost_mul,
-                   const OptionalTensor& ghost_add, int64_t kernel_size, int64_t dilation, int64_t stride,
+                   const OptionalTensor& ghost_add, const Sizes& kernel_size, const Sizes& dilation,
+                   const Sizes& stride, const std::string& border, const Sizes& window_stride, const Sizes& causal,
                    bool need_value, bool need_attn, bool need_mul, bool need_add) {
+  const Options options{{kernel_size, dilation, border, window_stride, causal}, stride};
   need_mul = need_mul && ghost_mul;
   need_add = need_add && ghost_add;
-  const Shape shape = checked_shape(value, attn, ghost_mul, ghost_add, kernel_size, dilation, stride);
+  const Shape shape = checked_shape(value, attn, ghost_mul, ghost_add, options);
   check_like("grad", grad, "value", value);
   check_sizes("grad", grad, {shape.batch, shape.channels, shape.out_height(), shape.out_width()});
 
-  Tensor grad_value = need_value ? empty_in_format(value, sizes(value)) : no_gradient(value);
+  const bool adds = need_value && !shape.square && grad.numel() > 0;
+  const MapGradient sum_value(adds, value);
+  Tensor grad_value = need_value && !adds ? empty_in_format(value, sizes(value)) : no_gradient(value);
   Tensor grad_attn = need_attn ? empty_in_format(attn, sizes(attn)) : no_gradient(attn);
   Tensor grad_mul = need_mul ? torch::stable::new_empty(*ghost_mul, sizes(*ghost_mul)) : no_gradient(value);
   Tensor grad_add = need_add ? torch::stable::new_empty(*ghost_add, sizes(*ghost_add)) : no_gradient(value);
@@ -116,7 +137,9 @@ Gradients backward(const Tensor& grad, const Tensor& value, const Tensor& attn, 
   const Matrix mul(ghost_mul), add(ghost_add);
   const MapView value_view = map_view(value), attn_view = map_view(attn), grad_view = map_view(grad);
   if (need_value) {
-    kernels.gather({shape, map_view(grad_value), grad_view, attn_view, mul.view, add.view, true});
+    const MapView out = adds ? sum_value.view() : map_view(grad_value);
+    kernels.gather({shape, out, grad_view, attn_view, mul.view, add.view, true});
+    if (adds) grad_value = sum_value.finish();
   }
   if (need_attn || need_mul || need_add) {
     Reduce pass{};
@@ -137,11 +160,13 @@ Gradients backward(const Tensor& grad, const Tensor& value, const Tensor& attn, 
 
 ELSA_OP(ghost_head, forward,
         "(Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
-        "int kernel_size, int dilation=1, int stride=1) -> Tensor")
+        "int[2] kernel_size, int[2] dilation=1, int[2] stride=1, str border=\"zeros\", int[2] window_stride=1, "
+        "int[2] causal=0) -> Tensor")
 ELSA_OP(ghost_head_backward, backward,
         "(Tensor grad, Tensor value, Tensor attn, Tensor? ghost_mul=None, Tensor? ghost_add=None, *, "
-        "int kernel_size, int dilation=1, int stride=1, bool need_value=True, bool need_attn=True, "
-        "bool need_mul=True, bool need_add=True) -> (Tensor, Tensor, Tensor, Tensor)")
+        "int[2] kernel_size, int[2] dilation=1, int[2] stride=1, str border=\"zeros\", int[2] window_stride=1, "
+        "int[2] causal=0, bool need_value=True, bool need_attn=True, bool need_mul=True, bool need_add=True) "
+        "-> (Tensor, Tensor, Tensor, Tensor)")
 
 }  // namespace
 }  // namespace elsa::ghost_head

@@ -1,50 +1,40 @@
 // The oracle of ghost_head.
-#include "../../core/oracle.h"
-#include "contract.h"
+#include "../../core/local_oracle.h"
 
 namespace elsa::ghost_head {
 namespace {
 
 using namespace oracle;
 
-Shape shape_of(const Arguments& given) {
-  const auto& value = given.array("value").shape;
-  const int64_t kernel_size = given.integer("kernel_size");
-  return {value[0],
-          value[1],
-          value[2],
-          value[3],
-          given.array("attn").shape[1] / (kernel_size * kernel_size),
-          {kernel_size, given.integer("dilation"), given.integer("stride")}};
-}
-
 // Where every term of the sum has its numbers.
 struct Term {
   int64_t out, attn, value, mul, add;
 };
 
-// Calls f(term) for every term that lies inside the map.
+// Calls f(term) for every term that counts and lies inside the map.
 template <typename Function>
 void for_each_term(const Arguments& given, const Function& f) {
-  const Shape s = shape_of(given);
-  const int64_t K = s.neighbourhood.kernel_size;
-  const int64_t dilation = s.neighbourhood.dilation, stride = s.neighbourhood.stride;
+  const auto &value = given.array("value").shape, &attn = given.array("attn").shape;
+  const int64_t batch = value[0], channels = value[1], height = value[2], width = value[3];
+  const int64_t rows = given.integer("kernel_size", 0), columns = given.integer("kernel_size", 1);
+  const int64_t taps = rows * columns, head_channels = channels / (attn[1] / taps);
   const auto per_sample = [](const OptionalArray& matrix) { return matrix && matrix->shape.size() == 4; };
   const bool mul_per_sample = per_sample(given.optional("ghost_mul"));
   const bool add_per_sample = per_sample(given.optional("ghost_add"));
-  for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t c = 0; c < s.channels; ++c)
-      for (int64_t y = 0; y < s.out_height(); ++y)
-        for (int64_t x = 0; x < s.out_width(); ++x)
-          for (int64_t i = 0; i < K; ++i)
-            for (int64_t j = 0; j < K; ++j) {
-              const int64_t row = stride * y + (i - K / 2) * dilation, column = stride * x + (j - K / 2) * dilation;
-              if (row < 0 || row >= s.height || column < 0 || column >= s.width) continue;
-              const int64_t head = c / s.head_channels(), tap = i * K + j, matrix = c * s.taps() + tap;
-              const int64_t sample_matrix = b * s.channels * s.taps() + matrix;
-              f(Term{((b * s.channels + c) * s.out_height() + y) * s.out_width() + x,
-                     (((b * s.heads + head) * s.taps() + tap) * s.out_height() + y) * s.out_width() + x,
-                     ((b * s.channels + c) * s.height + row) * s.width + column,
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t y = 0; y < attn[2]; ++y)
+        for (int64_t x = 0; x < attn[3]; ++x)
+          for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) {
+              const AxisTap row = axis_tap(given, 0, height, y * given.integer("stride", 0), i);
+              const AxisTap column = axis_tap(given, 1, width, x * given.integer("stride", 1), j);
+              if (!row.inside || !column.inside || !row.counts || !column.counts) continue;
+              const int64_t tap = i * columns + j, matrix = c * taps + tap,
+                            sample_matrix = b * channels * taps + matrix;
+              f(Term{((b * channels + c) * attn[2] + y) * attn[3] + x,
+                     ((b * attn[1] + c / head_channels * taps + tap) * attn[2] + y) * attn[3] + x,
+                     ((b * channels + c) * height + row.source) * width + column.source,
                      mul_per_sample ? sample_matrix : matrix, add_per_sample ? sample_matrix : matrix});
             }
 }

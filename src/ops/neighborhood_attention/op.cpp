@@ -22,10 +22,10 @@ Tensor workspace(const Tensor& query, const LocalShape& shape, bool is_backward)
 }
 
 Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias, int64_t heads,
-               std::vector<int64_t> kernel_size, std::vector<int64_t> dilation, double scale, std::string border,
-               std::vector<int64_t> window_stride, std::vector<int64_t> causal) {
+               const Sizes& kernel_size, const Sizes& dilation, double scale, const std::string& border,
+               const Sizes& window_stride, const Sizes& causal) {
   const LocalShape shape =
-      checked_local_shape(query, key, {heads, kernel_size, dilation, scale, border, window_stride, causal});
+      checked_local_shape(query, key, {heads, scale, {kernel_size, dilation, border, window_stride, causal}});
   check_value(value, query, shape);
   const Bias added(bias, shape, query);
   const Tensor out = empty_in_format(query, sizes(value));
@@ -39,13 +39,13 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& query, const Tensor& key,
                                                     const Tensor& value, const OptionalTensor& bias, int64_t heads,
-                                                    std::vector<int64_t> kernel_size, std::vector<int64_t> dilation,
-                                                    double scale, std::string border,
-                                                    std::vector<int64_t> window_stride, std::vector<int64_t> causal,
-                                                    bool need_query, bool need_key, bool need_value, bool need_bias) {
+                                                    const Sizes& kernel_size, const Sizes& dilation, double scale,
+                                                    const std::string& border, const Sizes& window_stride,
+                                                    const Sizes& causal, bool need_query, bool need_key,
+                                                    bool need_value, bool need_bias) {
   need_bias = need_bias && bias;
   const LocalShape shape =
-      checked_local_shape(query, key, {heads, kernel_size, dilation, scale, border, window_stride, causal});
+      checked_local_shape(query, key, {heads, scale, {kernel_size, dilation, border, window_stride, causal}});
   check_value(value, query, shape);
   const Bias added(bias, shape, query);
   check_like("grad", grad, "query", query);

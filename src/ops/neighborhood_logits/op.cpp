@@ -13,10 +13,10 @@ Sizes logits_size(const LocalShape& shape) {
 }
 
 Tensor forward(const Tensor& query, const Tensor& key, const OptionalTensor& bias, int64_t heads,
-               std::vector<int64_t> kernel_size, std::vector<int64_t> dilation, double scale, std::string border,
-               std::vector<int64_t> window_stride, std::vector<int64_t> causal) {
+               const Sizes& kernel_size, const Sizes& dilation, double scale, const std::string& border,
+               const Sizes& window_stride, const Sizes& causal) {
   const LocalShape shape =
-      checked_local_shape(query, key, {heads, kernel_size, dilation, scale, border, window_stride, causal});
+      checked_local_shape(query, key, {heads, scale, {kernel_size, dilation, border, window_stride, causal}});
   const Bias added(bias, shape, query);
   const Tensor logits = empty_in_format(query, logits_size(shape));
   if (logits.numel() > 0) kernels.forward({shape, map_view(query), map_view(key), map_view(logits), added.view});
@@ -24,13 +24,13 @@ Tensor forward(const Tensor& query, const Tensor& key, const OptionalTensor& bia
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& query, const Tensor& key,
-                                            const OptionalTensor& bias, int64_t heads, std::vector<int64_t> kernel_size,
-                                            std::vector<int64_t> dilation, double scale, std::string border,
-                                            std::vector<int64_t> window_stride, std::vector<int64_t> causal,
-                                            bool need_query, bool need_key, bool need_bias) {
+                                            const OptionalTensor& bias, int64_t heads, const Sizes& kernel_size,
+                                            const Sizes& dilation, double scale, const std::string& border,
+                                            const Sizes& window_stride, const Sizes& causal, bool need_query,
+                                            bool need_key, bool need_bias) {
   need_bias = need_bias && bias;
   const LocalShape shape =
-      checked_local_shape(query, key, {heads, kernel_size, dilation, scale, border, window_stride, causal});
+      checked_local_shape(query, key, {heads, scale, {kernel_size, dilation, border, window_stride, causal}});
   const Bias added(bias, shape, query);
   check_like("grad", grad, "query", query);
   check_sizes("grad", grad, logits_size(shape));

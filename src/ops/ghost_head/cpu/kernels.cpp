@@ -4,6 +4,7 @@
 // in the accumulation type: whatever the tensors' layout and dtype, the inner loops see one, and need no bounds checks.
 // They hold several pixels × up to two vectors of channels in registers and walk the taps.
 #include "../../../core/choose.h"
+#include "any.h"
 #include "gather.h"
 #include "reduce.h"
 
@@ -47,8 +48,51 @@ void reduce(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t la
                                      : reduce_as<float>(pass, plan, first_unit, last_unit);
 }
 
+// Call f(std::integral_constant<int, vectors>(), a number of the accumulation type).
+template <typename Function>
+void choose_any(DType dtype, int64_t channels, const Function& f) {
+  const auto with_vectors = [&](auto zero) {
+    choose(channels > lanes<decltype(zero)>, [&](auto wide) { f(std::integral_constant<int, wide ? 2 : 1>(), zero); });
+  };
+  dtype == DType::float64 ? with_vectors(double()) : with_vectors(float());
+}
+
+void gather_any(const Gather& pass, const Neighbours& rows, const Neighbours& columns, int64_t first, int64_t last) {
+  choose_any(pass.source.dtype, pass.shape.head_channels(), [&](auto vectors, auto zero) {
+    using T = decltype(zero);
+    choose(pass.mul.data != nullptr, [&](auto mul) {
+      choose(pass.add.data != nullptr, [&](auto add) {
+        choose(pass.adjoint, [&](auto adjoint) {
+          gather_any<T, vectors.value, mul.value, add.value, adjoint.value>(pass, rows, columns, first, last);
+        });
+      });
+    });
+  });
+}
+
+void reduce_channels_any(const Reduce& pass, const Neighbours& rows, const Neighbours& columns, int64_t first,
+                         int64_t last) {
+  choose_any(pass.value.dtype, pass.shape.head_channels(), [&](auto vectors, auto zero) {
+    choose(pass.mul.data != nullptr, [&](auto mul) {
+      reduce_channels_any<decltype(zero), vectors.value, mul.value>(pass, rows, columns, first, last);
+    });
+  });
+}
+
+void reduce_pixels_any(const Reduce& pass, const Neighbours& rows, const Neighbours& columns, int64_t first,
+                       int64_t last) {
+  choose_any(pass.value.dtype, pass.shape.head_channels(), [&](auto vectors, auto zero) {
+    choose(pass.partial_mul != nullptr, [&](auto mul) {
+      choose(pass.partial_add != nullptr, [&](auto add) {
+        reduce_pixels_any<decltype(zero), vectors.value, mul.value, add.value>(pass, rows, columns, first, last);
+      });
+    });
+  });
+}
+
 }  // namespace
 
-const VectorKernels kernels = {ELSA_VECTOR_BYTES, gather_pixels_at_once, gather, reduce};
+const VectorKernels kernels = {ELSA_VECTOR_BYTES, gather_pixels_at_once, gather,           reduce,
+                               gather_any,        reduce_channels_any,   reduce_pixels_any};
 
 }  // namespace elsa::ghost_head::ELSA_CAPABILITY

@@ -10,7 +10,37 @@ Plan plan_of(const Shape& shape, Pass pass, DType dtype) {
   return {shape, pass, vector_kernels().vector_bytes / size_of(accumulation(dtype))};
 }
 
+// The multiply-adds of a head of a row of results.
+int64_t row_cost(const Shape& shape) { return product({shape.width, shape.taps(), shape.head_channels()}); }
+
+void gather_any(const Gather& pass) {
+  const Shape& shape = pass.shape;
+  const auto neighbours = pass.adjoint ? Neighbours::of_sources : Neighbours::of_outputs;
+  const Neighbours rows = neighbours(shape.y, shape.height), columns = neighbours(shape.x, shape.width);
+  const auto kernel = vector_kernels().gather_any;
+  parallel(shape.batch * rows.count() * shape.heads, row_cost(shape),
+           [&](int64_t first, int64_t last) { kernel(pass, rows, columns, first, last); });
+}
+
+void reduce_any(const Reduce& pass) {
+  const Shape& shape = pass.shape;
+  const Neighbours rows = Neighbours::of_outputs(shape.y, shape.height);
+  const Neighbours columns = Neighbours::of_outputs(shape.x, shape.width);
+  if (pass.grad_attn.data) {
+    const auto kernel = vector_kernels().reduce_channels_any;
+    parallel(shape.batch * rows.count() * shape.heads, row_cost(shape),
+             [&](int64_t first, int64_t last) { kernel(pass, rows, columns, first, last); });
+  }
+  if (pass.partial_mul || pass.partial_add) {
+    const auto kernel = vector_kernels().reduce_pixels_any;
+    const int64_t rows_of_a_chunk = divide_up(pass.samples_of_a_sum() * rows.count(), pass.chunks);
+    parallel(pass.sums * pass.chunks * shape.heads, product({rows_of_a_chunk, row_cost(shape)}),
+             [&](int64_t first, int64_t last) { kernel(pass, rows, columns, first, last); });
+  }
+}
+
 void gather(const Gather& pass) {
+  if (!pass.shape.square) return gather_any(pass);
   const Plan plan = plan_of(pass.shape, pass.adjoint ? Pass::adjoint : Pass::forward, pass.out.dtype);
   const auto kernel = vector_kernels().gather;
   parallel(pass.shape.heads * pass.shape.batch * plan.tiling.count(),
@@ -19,6 +49,7 @@ void gather(const Gather& pass) {
 }
 
 void reduce(const Reduce& pass) {
+  if (!pass.shape.square) return reduce_any(pass);
   const Plan plan = plan_of(pass.shape, Pass::reduce, pass.value.dtype);
   const auto kernel = vector_kernels().reduce;
   const int64_t pixels = pass.samples_of_a_sum() * plan.tiling.count() / pass.chunks * plan.tiling.pixels();

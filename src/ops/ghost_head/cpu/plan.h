@@ -1,6 +1,8 @@
 // How the CPU does a pass of ghost_head: what its kernels go by, and what launch_plan shows.
 #pragma once
 
+#include <vector>
+
 #include "../../../cpu/dispatch.h"
 #include "../../../cpu/tiling.h"
 #include "../contract.h"
@@ -21,6 +23,34 @@ struct Plan {
   Plan(const Shape& shape, Pass pass, int64_t lanes);
 };
 
+// What a result looks at along an axis: the position of a source, and the tap by which it does.
+struct Neighbour {
+  int64_t position, tap;
+};
+
+// The neighbours of every result of an axis: sources in the map, by the taps that count.
+class Neighbours {
+ public:
+  static Neighbours of_outputs(const Neighbourhood& axis, int64_t length);
+  static Neighbours of_sources(const Neighbourhood& axis, int64_t length);  // outputs that look at them
+
+  Neighbours(const Neighbours&) = delete;
+
+  ELSA_INLINE_HERE int64_t count() const { return count_; }
+  ELSA_INLINE_HERE const Neighbour* begin(int64_t result) const { return first_ + starts_[result]; }
+  ELSA_INLINE_HERE const Neighbour* end(int64_t result) const { return first_ + starts_[result + 1]; }
+
+ private:
+  Neighbours(std::vector<Neighbour> all, std::vector<int64_t> starts);
+
+  std::vector<Neighbour> all_;
+  std::vector<int64_t> starts_of_;
+  // The same for kernels, which are compiled once per instruction set and call no function of a vector.
+  const Neighbour* first_;
+  const int64_t* starts_;
+  int64_t count_;
+};
+
 // Partial results of each of `sums` sums over pixels: enough for many threads, and a bounded number of them.
 int64_t chunks(const Shape& shape, int64_t sums);
 
@@ -29,6 +59,13 @@ struct VectorKernels {
   int64_t vector_bytes, pixels_at_once;
   void (*gather)(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
   void (*reduce)(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
+  // Of what is not square. Units: a head of a row of a sample, or of a chunk of a sum.
+  void (*gather_any)(const Gather& pass, const Neighbours& rows, const Neighbours& columns, int64_t first_unit,
+                     int64_t last_unit);
+  void (*reduce_channels_any)(const Reduce& pass, const Neighbours& rows, const Neighbours& columns, int64_t first_unit,
+                              int64_t last_unit);
+  void (*reduce_pixels_any)(const Reduce& pass, const Neighbours& rows, const Neighbours& columns, int64_t first_unit,
+                            int64_t last_unit);
 };
 
 ELSA_VECTOR_KERNELS(VectorKernels)

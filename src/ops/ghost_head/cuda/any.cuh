@@ -12,9 +12,9 @@ using namespace cuda;
 template <typename T, bool Adjoint>
 __global__ void __launch_bounds__(any_threads, any_resident_blocks) gather_any_kernel(const Gather op) {
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation, reach = K / 2 * d;
+  const int64_t K = shape.x.kernel_size, d = shape.x.dilation, reach = K / 2 * d;
   // In the adjoint the source's pixels stand `spacing` apart on the grid of the output.
-  const int stride = int(shape.neighbourhood.stride), step = Adjoint ? 1 : stride, spacing = Adjoint ? stride : 1;
+  const int stride = int(shape.x.stride), step = Adjoint ? 1 : stride, spacing = Adjoint ? stride : 1;
   const int head_channels = int(shape.channels / shape.heads);
   for_results(op.out, shape.batch, shape.channels, 1, [&](const Element& out, bool exists) {
     if (!exists) return;
@@ -45,13 +45,13 @@ __global__ void __launch_bounds__(any_threads, any_resident_blocks) gather_any_k
 template <typename T>
 __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_attn_any_kernel(const Reduce op) {
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
+  const int64_t K = shape.x.kernel_size, d = shape.x.dilation;
   const int64_t taps = K * K, head_channels = shape.channels / shape.heads;
   for_results(op.grad_attn, shape.batch, shape.heads * taps, 1, [&](const Element& out, bool exists) {
     if (!exists) return;
     const unsigned head = unsigned(out.channel) / unsigned(taps), tap = unsigned(out.channel) % unsigned(taps);
-    const int64_t row = out.row * shape.neighbourhood.stride + (tap / unsigned(K) - K / 2) * d;
-    const int64_t column = out.column * shape.neighbourhood.stride + (tap % unsigned(K) - K / 2) * d;
+    const int64_t row = out.row * shape.x.stride + (tap / unsigned(K) - K / 2) * d;
+    const int64_t column = out.column * shape.x.stride + (tap % unsigned(K) - K / 2) * d;
     Accumulator<T> sum = 0;
     if (row >= 0 && row < op.value.height && column >= 0 && column < op.value.width) {
       for (int64_t channel = head * head_channels; channel < (head + 1) * head_channels; ++channel) {
@@ -71,8 +71,8 @@ template <typename T>
 __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrices_any_kernel(const Reduce op) {
   using A = Accumulator<T>;
   const Shape& shape = op.shape;
-  const int64_t K = shape.neighbourhood.kernel_size, d = shape.neighbourhood.dilation;
-  const int64_t s = shape.neighbourhood.stride, taps = K * K;
+  const int64_t K = shape.x.kernel_size, d = shape.x.dilation;
+  const int64_t s = shape.x.stride, taps = K * K;
   const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, sum_samples = shape.batch / op.sums;
   if (index >= shape.channels * taps) return;
   const int64_t channel = index % shape.channels, tap = index / shape.channels;

@@ -17,7 +17,7 @@ inline int head_slices(const Shape& shape) { return int(divide_up(shape.head_cha
 template <typename Traits>
 void launch_gather(const Gather& op, void* stream) {
   using T = typename Traits::T;
-  const StripTiling tiling(int(op.out.height), int(op.out.width), int(op.shape.neighbourhood.dilation), Traits::strips,
+  const StripTiling tiling(int(op.out.height), int(op.out.width), int(op.shape.x.dilation), Traits::strips,
                            strips_across(op.source));
   const int batch = int(op.shape.batch), head_channels = int(op.shape.head_channels()), slices = head_slices(op.shape);
   const GatherArguments<T> arguments{Map<T>(op.out),
@@ -37,7 +37,7 @@ void launch_gather(const Gather& op, void* stream) {
 template <typename Traits>
 void launch_gather_planes(const Gather& op, void* stream) {
   using T = typename Traits::T;
-  const PlaneTiling tiling(int(op.out.height), int(op.out.width), int(op.shape.neighbourhood.dilation));
+  const PlaneTiling tiling(int(op.out.height), int(op.out.width), int(op.shape.x.dilation));
   const int batch = int(op.shape.batch), head_channels = int(op.shape.head_channels()), slices = head_slices(op.shape);
   const GatherPlanesArguments<T> arguments{
       Map<T>(op.out), Map<const T>(op.source), Map<const T>(op.attn), Matrix<T>(op.add), tiling, batch, head_channels,
@@ -92,8 +92,8 @@ ReduceArguments<T> reduce_arguments(const Reduce& op, const StripTiling& tiling)
 
 template <typename Traits>
 void launch_reduce(const Reduce& op, void* stream) {
-  const StripTiling tiling(int(op.grad.height), int(op.grad.width), int(op.shape.neighbourhood.dilation),
-                           Traits::strips, strips_across(op.value));
+  const StripTiling tiling(int(op.grad.height), int(op.grad.width), int(op.shape.x.dilation), Traits::strips,
+                           strips_across(op.value));
   const int64_t slices_apart = Traits::Want::attn ? 1 : head_slices(op.shape);
   launch(reduce_kernel<Traits>,
          grid_of<Traits>(op.sums * op.chunks, op.shape.heads * slices_apart, Traits::row_parts * Traits::tap_parts),
@@ -103,7 +103,7 @@ void launch_reduce(const Reduce& op, void* stream) {
 template <typename Traits>
 void launch_reduce_planes(const Reduce& op, void* stream) {
   using T = typename Traits::T;
-  const PlaneTiling tiling(int(op.grad.height), int(op.grad.width), int(op.shape.neighbourhood.dilation));
+  const PlaneTiling tiling(int(op.grad.height), int(op.grad.width), int(op.shape.x.dilation));
   const ReducePlanesArguments<T> arguments{Map<const T>(op.value),
                                            Map<const T>(op.grad),
                                            Map<T>(op.grad_attn),

@@ -15,7 +15,8 @@ namespace {
 
 // Whether the kernels with a compile-time K may take a call: they take the input channels of a group in quads.
 bool has_quads(const Conv& op) {
-  return is_plain(op.shape, op.shape.pooling, op.query.dtype) && op.shape.group_width() % lane_channels == 0;
+  return is_plain(op.shape, op.shape.neighbourhood.dilation, op.shape.pooling, op.query.dtype) &&
+         op.shape.group_width() % lane_channels == 0;
 }
 
 void conv_any(const Conv& op, ConvStep step, void* stream) {
