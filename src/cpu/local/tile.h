@@ -46,8 +46,8 @@ struct LocalWork {
 // Call f(work, head, number) for the units of a phase, or all if it is −1, in chunks [first, last) of them, a chunk
 // being that of a head of a sample: see cpu/local/launch.h. `number` is the chunk's.
 template <typename T, typename Function>
-void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t chunks, int64_t phase, int64_t first,
-                   int64_t last, const Function& f) {
+void for_each_unit_of_chunks(const LocalPlan& plan, const LocalShape& shape, int64_t chunks, int64_t phase,
+                             int64_t first, int64_t last, const Function& f) {
   for (int64_t number = first; number < last; ++number) {
     const int64_t head = number % shape.heads, chunk = number / shape.heads % chunks;
     const int64_t sample = number / shape.heads / chunks, end = (chunk + 1) * plan.units() / chunks;
@@ -59,23 +59,25 @@ void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t chunk
   }
 }
 
-// What the next unit of work reads, brought into the second-level cache while this one is computed: a few pixels
-// between any two pieces of its work, since only some dozen lines can be on their way at a time.
+// What the next unit of work reads and writes, brought into the second-level cache while this one is computed: a few
+// pixels between any two pieces of its work, since only some dozen lines can be on their way at a time.
 template <typename T>
 class LocalPrefetch {
  public:
-  LocalPrefetch(const LocalWork<T>& work, const LocalWork<T>& next) : next_(next) {
-    const int64_t sums = work.tile.y.count * divide_up(work.tile.x.count, int64_t(sum_pixels[0]));
+  // `next_head` is the head of the next unit. Work consists of products, and of sums as well where `sums` says so.
+  LocalPrefetch(const LocalWork<T>& work, const LocalWork<T>& next, int64_t next_head, bool sums)
+      : next_(next), head_(next_head) {
     const int64_t tap_shares = divide_up(work.plan.x.kernel_size, int64_t(dot_taps_at_once));
-    pieces_ = sums + work.tile.y.length * work.vectors.count * tap_shares;
+    pieces_ = work.tile.y.length * work.vectors.count * tap_shares;
+    if (sums) pieces_ += work.tile.y.count * divide_up(work.tile.x.count, int64_t(sum_pixels[0]));
   }
 
   // The tile's pixels of a map. Those that its windows have beyond the tile belong to other tiles.
-  void add(const MapView& map, int64_t channel, int64_t channels) {
+  void add(const MapView& map, int64_t channels) {
     const LocalTile& tile = next_.tile;
     if (tile.is_empty()) return;
-    maps_[count_++] = Prefetch(residue_of(map, next_.plan, next_.unit), next_.sample, channel, channels, tile.y.first,
-                               tile.x.first, tile.y.count, tile.x.count);
+    maps_[count_++] = Prefetch(residue_of(map, next_.plan, next_.unit), next_.sample, head_ * channels, channels,
+                               tile.y.first, tile.x.first, tile.y.count, tile.x.count);
     pixels_ = divide_up(count_ * tile.y.count * tile.x.count, pieces_);
   }
 
@@ -88,10 +90,28 @@ class LocalPrefetch {
 
  private:
   const LocalWork<T>& next_;
-  Prefetch maps_[3];
+  int64_t head_;
+  Prefetch maps_[4];
   int64_t count_ = 0, at_ = 0;
   int64_t pieces_, pixels_ = 0;  // of work; and those to fetch after each
 };
+
+// Call f(work, head, prefetch of the next unit) for units [first, last): see cpu/local/launch.h.
+template <typename T, typename Function>
+void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t first, int64_t last, bool sums,
+                   const Function& f) {
+  const auto work_of = [&](int64_t unit) {
+    return LocalWork<T>(plan, shape, unit / shape.heads % plan.units(), unit / shape.heads / plan.units());
+  };
+  for (int64_t unit = first; unit < last; ++unit) {
+    const LocalWork<T> work = work_of(unit);
+    if (work.is_empty()) continue;
+    const int64_t after = smaller(unit + 1, last - 1);
+    const LocalWork<T> next = work_of(after);
+    LocalPrefetch<T> ahead(work, next, after % shape.heads, sums);
+    f(work, unit % shape.heads, ahead);
+  }
+}
 
 // The gradient of a strip's logits in the place of that of its attention.
 template <typename T>

@@ -41,23 +41,18 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
   const LocalShape& shape = pass.shape;
   Attention<T> attention(plan, shape, pass.bias);
   Sums<T, Vectors> sums(plan, pass.value_channels);
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t head = unit % shape.heads, index = unit / shape.heads;
-    const LocalWork<T> work(plan, shape, index % plan.units(), index / plan.units());
-    if (work.is_empty()) continue;
+  for_each_unit<T>(plan, shape, first_unit, last_unit, true, [&](const auto& work, int64_t head, auto& ahead) {
+    ahead.add(pass.query, shape.channels);
+    ahead.add(pass.key, shape.channels);
+    ahead.add(pass.value, pass.value_channels);
+    ahead.add(pass.out, pass.value_channels);
     const int64_t channel = head * pass.value_channels;
     attention.take(work, pass.key, head);
     sums.take(work, pass.value, channel);
-    const int64_t next = smaller(unit + 1, last_unit - 1), next_head = next % shape.heads;
-    const LocalWork<T> next_work(plan, shape, next / shape.heads % plan.units(), next / shape.heads / plan.units());
-    LocalPrefetch<T> ahead(work, next_work);
-    ahead.add(pass.query, next_head * shape.channels, shape.channels);
-    ahead.add(pass.key, next_head * shape.channels, shape.channels);
-    ahead.add(pass.value, next_head * pass.value_channels, pass.value_channels);
     work.for_each_strip([&](const cpu::Strip& strip) {
       sums.gather(work, strip, attention.compute(work, strip, pass.query, head, ahead), pass.out, channel, T(1), ahead);
     });
-  }
+  });
 }
 
 template <typename T, int Vectors>
@@ -100,7 +95,7 @@ void backward_as(const Backward& pass, const cpu::LocalPlan& plan, int64_t phase
       bias.add_to(static_cast<T*>(pass.partial_bias) + number * pass.bias.head_size(shape), work.tile, work.vectors);
     }
   };
-  for_each_unit<T>(plan, shape, pass.chunks, phase, first, last, add);
+  for_each_unit_of_chunks<T>(plan, shape, pass.chunks, phase, first, last, add);
 }
 
 void forward(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {

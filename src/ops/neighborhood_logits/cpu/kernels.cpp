@@ -25,14 +25,14 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
   LaneBias<T> bias(plan, shape, pass.bias);
   Scratch<T> taps_of_tile(tap_numbers<T>(plan));
   T* const logits = taps_of_tile;
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t head = unit % shape.heads, index = unit / shape.heads;
-    const LocalWork<T> work(plan, shape, index % plan.units(), index / plan.units());
-    if (work.is_empty()) continue;
+  for_each_unit<T>(plan, shape, first_unit, last_unit, false, [&](const auto& work, int64_t head, auto& ahead) {
+    ahead.add(pass.query, shape.channels);
+    ahead.add(pass.key, shape.channels);
+    ahead.add(pass.logits, taps);
     products.take(work, pass.key, head * shape.channels);
     bias.read(work.sample, head, work.tile, work.vectors, T(1));
     work.for_each_strip([&](const cpu::Strip& strip) {
-      products.compute(work, strip, pass.query, head * shape.channels, logits);
+      products.compute(work, strip, pass.query, head * shape.channels, logits, ahead);
       work.for_each_vector(strip, logits, [&](const LaneTaps<T>& vector) {
         scale_taps(vector, bias, T(shape.scale));
         fill_rows_apart(vector, plan.y.kernel_size);
@@ -40,7 +40,7 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
       unpack_lanes<T>(residue_of(pass.logits, plan, work.unit), work.sample, head * taps, taps, work.tile, strip,
                       work.vectors, logits);
     });
-  }
+  });
 }
 
 template <typename T, int Vectors>
@@ -73,7 +73,7 @@ void backward_as(const Backward& pass, const cpu::LocalPlan& plan, int64_t phase
       bias.add_to(static_cast<T*>(pass.partial_bias) + number * pass.bias.head_size(shape), work.tile, work.vectors);
     }
   };
-  for_each_unit<T>(plan, shape, pass.chunks, phase, first, last, add);
+  for_each_unit_of_chunks<T>(plan, shape, pass.chunks, phase, first, last, add);
 }
 
 void forward(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {
