@@ -41,27 +41,19 @@ class LocalTaps {
   Scratch<T> numbers_;
 };
 
-// Call f(work, head) for units that are a head of a tile of a sample.
-template <typename T, typename Function>
-void for_each_local_work(const Shape& shape, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit,
-                         const Function& f) {
-  const LocalShape local = local_shape(shape);
-  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
-    const int64_t index = unit / shape.heads;
-    const LocalWork<T> work(plan, local, index % plan.units(), index / plan.units());
-    if (!work.is_empty()) f(work, unit % shape.heads);
-  }
-}
-
 template <typename T, int Vectors>
 void gather_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {
   const int64_t channels = pass.shape.head_channels();
+  const LocalShape shape = local_shape(pass.shape);
   LocalTaps<T> attn(pass.shape, plan);
   Sums<T, Vectors> sums(plan, channels);
-  for_each_local_work<T>(pass.shape, plan, first_unit, last_unit, [&](const LocalWork<T>& work, int64_t head) {
+  for_each_unit<T>(plan, shape, first_unit, last_unit, true, [&](const auto& work, int64_t head, auto& ahead) {
+    ahead.add(pass.source, channels);
+    ahead.add(pass.attn, shape.taps());
+    ahead.add(pass.out, channels);
     sums.take(work, pass.source, head * channels);
     work.for_each_strip([&](const cpu::Strip& strip) {
-      sums.gather(work, strip, attn.read(work, strip, pass.attn, head), pass.out, head * channels, T(1));
+      sums.gather(work, strip, attn.read(work, strip, pass.attn, head), pass.out, head * channels, T(1), ahead);
     });
   });
 }
@@ -69,40 +61,35 @@ void gather_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t first_
 template <typename T>
 void products_local(const Reduce& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit) {
   const int64_t channels = pass.shape.head_channels();
+  const LocalShape shape = local_shape(pass.shape);
   LocalTaps<T> grad_attn(pass.shape, plan);
   Products<T> products(plan, channels);
-  for_each_local_work<T>(pass.shape, plan, first_unit, last_unit, [&](const LocalWork<T>& work, int64_t head) {
+  for_each_unit<T>(plan, shape, first_unit, last_unit, false, [&](const auto& work, int64_t head, auto& ahead) {
+    ahead.add(pass.value, channels);
+    ahead.add(pass.grad, channels);
+    ahead.add(pass.grad_attn, shape.taps());
     products.take(work, pass.value, head * channels);
     work.for_each_strip([&](const cpu::Strip& strip) {
-      products.compute(work, strip, pass.grad, head * channels, grad_attn.begin());
+      products.compute(work, strip, pass.grad, head * channels, grad_attn.begin(), ahead);
       grad_attn.write(work, strip, pass.grad_attn, head);
     });
   });
 }
 
-// Units are a head of a chunk of a sample.
 template <typename T, int Vectors>
 void scatter_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t chunks, int64_t phase, int64_t first,
                    int64_t last) {
-  const Shape& shape = pass.shape;
-  const LocalShape local = local_shape(shape);
-  LocalTaps<T> attn(shape, plan);
-  Sums<T, Vectors> sums(plan, shape.head_channels());
-  for (int64_t group = first; group < last; ++group) {
-    const int64_t head = group % shape.heads, chunk = group / shape.heads % chunks;
-    const int64_t sample = group / shape.heads / chunks, channel = head * shape.head_channels();
-    const int64_t end = (chunk + 1) * plan.units() / chunks;
-    for (int64_t unit = chunk * plan.units() / chunks; unit < end; ++unit) {
-      if (!plan.in_phase(unit, phase)) continue;
-      const LocalWork<T> work(plan, local, unit, sample);
-      if (work.is_empty()) continue;
-      sums.begin(work);
-      work.for_each_strip([&](const cpu::Strip& strip) {
-        sums.scatter(work, strip, attn.read(work, strip, pass.attn, head), pass.source, channel, T(1));
-      });
-      sums.finish(work, pass.out, channel);
-    }
-  }
+  const int64_t channels = pass.shape.head_channels();
+  const LocalShape shape = local_shape(pass.shape);
+  LocalTaps<T> attn(pass.shape, plan);
+  Sums<T, Vectors> sums(plan, channels);
+  for_each_unit_of_chunks<T>(plan, shape, chunks, phase, first, last, [&](const auto& work, int64_t head, int64_t) {
+    sums.begin(work);
+    work.for_each_strip([&](const cpu::Strip& strip) {
+      sums.scatter(work, strip, attn.read(work, strip, pass.attn, head), pass.source, head * channels, T(1));
+    });
+    sums.finish(work, pass.out, head * channels);
+  });
 }
 
 }  // namespace
