@@ -52,10 +52,16 @@ def below_autograd() -> Any:
     return torch._C._AutoDispatchBelowAutograd()
 
 
-def redispatch_below_autograd(op: Any, keyset: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Hand a call that reached a derivative on to the kernel: a new call would lose the dispatch keys it has."""
-    with below_autograd():
-        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **options)
+def redispatch(op: Any) -> Callable[..., Any]:
+    """Return the function ``(keyset, *args, **options)`` that hands a call on to the kernel for one of the keys.
+
+    A new call would lose the dispatch keys it has.
+    """
+    return op._handle.redispatch_boxed  # type: ignore[no-any-return]
+
+
+AFTER_AUTOGRAD = torch._C._after_autograd_keyset
+"""The keys of the dispatcher that come after derivatives."""
 
 
 def forward_mode() -> Any:

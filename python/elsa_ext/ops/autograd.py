@@ -17,12 +17,13 @@ Function = type[torch.autograd.Function]
 
 def kernel(op: Registered, function: Function) -> Callable[..., Any]:
     """Return the kernel that applies ``function`` to all arguments of ``op`` where a tensor needs a derivative."""
-    call, leading, apply = op.call, op.leading, function.apply
+    leading, apply = op.leading, function.apply
+    redispatch, after, needs_derivative = private.redispatch(op.call), private.AFTER_AUTOGRAD, private.needs_derivative
 
     def record(keyset: Any, *args: Any, **options: Any) -> Any:
-        if private.needs_derivative(args):
+        if needs_derivative(args):
             return apply(*as_leaves(leading(args, options)))
-        return private.redispatch_below_autograd(call, keyset, args, options)
+        return redispatch(keyset & after, *args, **options)
 
     return record
 
