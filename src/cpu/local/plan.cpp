@@ -70,7 +70,8 @@ std::pair<Neighbourhood, Neighbourhood> requested_neighbourhoods(PlanRequest& re
   const auto causal = request.flags("causal");
   const Neighbourhood y{size[0], smaller(dilation[0], height), 1, *border, window_stride[0], causal[0]};
   const Neighbourhood x{size[1], smaller(dilation[1], width), 1, *border, window_stride[1], causal[1]};
-  if (*border == Border::shift && (y.reach() >= height || x.reach() >= width)) {
+  const bool fits = product({size[0], dilation[0]}) <= height && product({size[1], dilation[1]}) <= width;
+  if (*border == Border::shift && !fits) {
     throw std::invalid_argument("border shift needs kernel_size · dilation to fit in the map");
   }
   return {y, x};
