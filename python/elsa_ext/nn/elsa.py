@@ -1,7 +1,6 @@
 """ELSA attention and the transformer block around it, with the parameter names of the official code."""
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from ..ops.ghost_head import ghost_head
 from ..ops.hadamard_attention import hadamard_attention
+from .block import Block
+from .checks import positive
 from .fused import computes_attention
-from .layers import DropPath, Mlp, PointwiseConv2d
+from .layers import PointwiseConv2d
 
 # torch.fx records calls of them, instead of looking into tensors that it has not got.
 torch.fx.wrap("ghost_head")
@@ -90,11 +91,11 @@ class ELSA(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        dim, num_heads = _positive("dim", dim), _positive("num_heads", num_heads)
-        dim_qk, dim_v = _positive("dim_qk", dim_qk or dim // 3 * 2), _positive("dim_v", dim_v or dim)
-        kernel_size, stride = _positive("kernel_size", kernel_size), _positive("stride", stride)
-        dilation, group_width = _positive("dilation", dilation), _positive("group_width", group_width)
-        groups = _positive("groups", groups)
+        dim, num_heads = positive("ELSA", "dim", dim), positive("ELSA", "num_heads", num_heads)
+        dim_qk, dim_v = positive("ELSA", "dim_qk", dim_qk or dim // 3 * 2), positive("ELSA", "dim_v", dim_v or dim)
+        kernel_size, stride = positive("ELSA", "kernel_size", kernel_size), positive("ELSA", "stride", stride)
+        dilation, group_width = positive("ELSA", "dilation", dilation), positive("ELSA", "group_width", group_width)
+        groups = positive("ELSA", "groups", groups)
         dim_qk = math.ceil(dim_qk / group_width) * group_width
         taps = kernel_size**2
         if kernel_size % 2 == 0:
@@ -228,7 +229,7 @@ class ELSA(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-class ELSABlock(nn.Module):
+class ELSABlock(Block):
     """Transformer block of ELSA and an MLP, (B, H, W, dim) in and out.
 
     ``x = x + drop_path(attn(norm1(x)))``, then ``x + drop_path(mlp(norm2(x)))``.
@@ -288,12 +289,9 @@ class ELSABlock(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         if stride != 1:
             raise ValueError(f"ELSABlock: stride must be 1, got {stride}")
-        # Moved instead of made in place: a norm_layer need not take device and dtype.
-        self.norm1 = norm_layer(dim).to(device=device, dtype=dtype)
-        self.attn = ELSA(
+        attn = ELSA(
             dim,
             num_heads,
             dim_qk=dim_qk,
@@ -311,23 +309,4 @@ class ELSABlock(nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = norm_layer(dim).to(device=device, dtype=dtype)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer, drop, device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, dim) to (B, H, W, dim)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x
-
-
-def _positive(name: str, size: Any) -> int:
-    """Return a size as a plain integer, of whatever kind it is."""
-    try:
-        whole = operator.index(size)
-    except TypeError:
-        whole = 0
-    if whole < 1 or isinstance(size, bool):
-        raise ValueError(f"ELSA: {name} must be a positive integer, got {size!r}")
-    return whole
+        super().__init__(dim, attn, mlp_ratio, drop, drop_path, act_layer, norm_layer, device, dtype)

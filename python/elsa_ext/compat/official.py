@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .ops.ghost_head import ghost_head
+from ..ops.ghost_head import ghost_head
 
 
 def elsa_op(
