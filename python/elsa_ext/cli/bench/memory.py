@@ -3,23 +3,21 @@
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+WATCHED = 0.05  # seconds; shorter calls are repeated for so long
+
 
 class Memory(NamedTuple):
-    """What a call needs, in bytes: the most that it holds at one time, and of that what it does not return.
-
-    The first counts what PyTorch's allocator gives out, the second everything, whoever allocates it; None where the
-    system does not tell.
-    """
+    """What a call needs, in bytes: the most that it holds at one time, and the most beside what it returns."""
 
     peak: int
-    extra: int | None
+    extra: int
 
 
 def measure_memory(call: Callable[[], object], device: torch.device) -> Memory:
@@ -40,9 +38,10 @@ def of_cuda(call: Callable[[], object], device: torch.device) -> Memory:
 
 
 def of_cpu(call: Callable[[], object]) -> Memory:
-    """Ask PyTorch's profiler for what is allocated, also inside of ops, and the system for what the process needs.
+    """Ask PyTorch's profiler, and for what is not returned also the C library.
 
-    The profiler does not see what a library such as oneDNN, or a kernel of ours, allocates by itself.
+    The profiler sees all that PyTorch's allocator gives out, also inside of ops, but not what a library such as oneDNN,
+    or a kernel of ours, allocates by itself. The C library does, at the moments at which it is asked.
     """
     # The profiler's library writes to stderr when it starts, whatever its user wants, unless it is told before.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -55,39 +54,59 @@ def of_cpu(call: Callable[[], object]) -> Memory:
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)
-    resident = peak_resident(call)
-    return Memory(peak, None if resident is None else max(0, resident - held))
+    return Memory(peak, max(peak, watch(call)) - held)
 
 
-def peak_resident(call: Callable[[], object]) -> int | None:
-    """Return by how many bytes the memory of the process grows for a call at most; None on other systems than Linux.
+def watch(call: Callable[[], object]) -> int:
+    """Return by how many bytes a call was seen to raise what is allocated; 0 where the C library is not glibc's.
 
-    In a thread of its own: OpenMP gives it new threads to work with, which have none of the scratch that threads keep
-    from call to call.
+    It runs in a thread of its own: OpenMP gives that new threads to work with, which have none of the scratch that
+    threads keep from call to call.
     """
     failed: list[Exception] = []
 
     def run() -> None:
+        end = time.perf_counter() + WATCHED
         try:
             call()
+            while time.perf_counter() < end:
+                call()
         except Exception as error:
             failed.append(error)
 
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = Allocated
     thread = threading.Thread(target=run)
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # or the call would find the memory of earlier ones, and not grow
-        before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the highest mark is what there is now
-    except (OSError, AttributeError, LookupError):
-        return None
+    before = most = library.mallinfo2().total()
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        most = max(most, library.mallinfo2().total())
     if failed:
         raise failed[0]
-    return max(0, status("VmHWM") - before)
+    return most - before
 
 
-def status(name: str) -> int:
-    """Return a number of bytes that the system knows of this process."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[name].split()[0]) * 1024
+class Allocated(ctypes.Structure):
+    """The answer of ``mallinfo2``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+    def total(self) -> int:
+        """Return how many bytes are allocated: in heaps, and mapped one by one."""
+        return int(self.uordblks + self.hblkhd)

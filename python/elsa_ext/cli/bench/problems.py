@@ -9,8 +9,11 @@ from ..errors import CommandError
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 LAYOUTS = ("channels_last", "contiguous")
 # The flags of the command that make a problem, but for those that every problem has.
-FLAGS = ("size", "channels", "heads", "kernel_size", "dilation", "stride", "group_width", "matrices")
-FLAGS += ("border", "window_stride", "bias")
+FLAGS = (
+    *("size", "channels", "heads", "kernel_size", "dilation"),
+    *("stride", "group_width", "matrices"),
+    *("border", "window_stride", "bias"),
+)
 
 AnyProblem = TypeVar("AnyProblem", bound="Problem")
 

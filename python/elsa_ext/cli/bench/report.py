@@ -52,9 +52,9 @@ def table(comparison: Record) -> list[str]:
     return lines + [f"absent: {absent_line(absent)}" for absent in comparison["absent"]]
 
 
-def mebibytes(count: int | None) -> str:
-    """Return a number of bytes, or that it is not known."""
-    return "?" if count is None else f"{count / 2**20:,.2f}"
+def mebibytes(count: int) -> str:
+    """Return a number of bytes."""
+    return f"{count / 2**20:,.2f}"
 
 
 def milliseconds(value: float) -> str:
