@@ -36,6 +36,10 @@ pytestmark = pytest.mark.usefixtures("small_floors")
 PIXELS, TAPS = 2 * 6 * 5, 9
 
 
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
 def by_row(comparison: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["contender"], row["direction"]): row for row in comparison["rows"]}
 

@@ -15,6 +15,9 @@ from ...ops.local import Neighbours, neighbours
 from .measure import reason
 from .problem_local import LocalProblem
 
+# Where FlexAttention looks pairs of pixels up, which takes less than finding out where they are, and has blocks as wide
+# as a vector: the fastest of 8, 16, 28, 32, 56, 64 and 128.
+LOOKS_UP = ("cpu",)
 # Maps query, key and value, each (B, H, W, heads, D), to (B, H, W, heads, D).
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -71,12 +74,10 @@ def flex(problem: LocalProblem, bias: Tensor | None, device: torch.device) -> At
 
     (near_y, place_y), (near_x, place_x) = (pairs(axis) for axis in axes(problem, device))
     width, count = problem.width, problem.height * problem.width
-    # On a CPU looking a pair up takes less than finding out where its pixels are, and blocks as wide as a vector less
-    # than larger ones (of 8, 16, 28, 32, 56, 64 and 128).
-    small = device.type == "cpu"
-    near = (near_y[:, None, :, None] & near_x[None, :, None, :]).reshape(count, count) if small else None
+    looks_up = device.type in LOOKS_UP
+    near = (near_y[:, None, :, None] & near_x[None, :, None, :]).reshape(count, count) if looks_up else None
     table = None
-    if small and bias is not None:
+    if looks_up and bias is not None:
         table = bias.detach()[:, place_y[:, None, :, None], place_x[None, :, None, :]].reshape(-1, count, count)
 
     def is_near(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def flex(problem: LocalProblem, bias: Tensor | None, device: torch.device) -> At
         assert bias is not None
         return score + bias[head, place_y[query // width, key // width], place_x[query % width, key % width]]
 
-    block = 16 if small else 128
+    block = 16 if looks_up else 128
     mask = create_block_mask(is_near, None, None, count, count, device=str(device), BLOCK_SIZE=block)
     score_mod = None if bias is None else add_bias
     compiled = torch.compile(flex_attention, dynamic=False)

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 WATCHED = 0.05  # seconds; shorter calls are repeated for so long
+PAUSE = 1e-4  # seconds between looks at what is allocated
 
 
 class Memory(NamedTuple):
@@ -83,6 +84,7 @@ def watch(call: Callable[[], object]) -> int:
     thread.start()
     while thread.is_alive():
         most = max(most, library.mallinfo2().total())
+        thread.join(PAUSE)
     if failed:
         raise failed[0]
     return most - before
@@ -91,21 +93,8 @@ def watch(call: Callable[[], object]) -> int:
 class Allocated(ctypes.Structure):
     """The answer of ``mallinfo2``."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    )
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = tuple(zip(_names, [ctypes.c_size_t] * len(_names), strict=True))
 
     def total(self) -> int:
         """Return how many bytes are allocated: in heaps, and mapped one by one."""

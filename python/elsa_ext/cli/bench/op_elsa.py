@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,11 @@ def ghost_head(
     leaves = [value, softmax_over_taps(logits, problem.heads, problem.layout), *matrices]
     for leaf in leaves:
         leaf.requires_grad_()
-    options = {"kernel_size": problem.kernel_size, "dilation": problem.dilation, "stride": problem.stride}
+    options: dict[str, Any] = {
+        "kernel_size": problem.kernel_size,
+        "dilation": problem.dilation,
+        "stride": problem.stride,
+    }
 
     def ours(value: Tensor, attn: Tensor, *matrices: Tensor) -> Tensor:
         ghost_mul = matrices[0] if has_mul else None
