@@ -1,9 +1,11 @@
 """``elsa-ext bench``: what it counts, times and draws. No test asserts a time."""
 
+import ctypes
 import json
 import math
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +15,13 @@ import elsa_ext
 import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.bench import measure, neighbours, op
+from elsa_ext.cli.bench import measure, neighbours, op_elsa
 from elsa_ext.cli.bench.contenders import Contender, Task
 from elsa_ext.cli.bench.measure import Entrant
-from elsa_ext.cli.bench.memory import peak_memory
+from elsa_ext.cli.bench.memory import Memory, measure_memory
 from elsa_ext.cli.bench.model import training_step
-from elsa_ext.cli.bench.problems import PRESETS, problems
+from elsa_ext.cli.bench.problem_elsa import PRESETS, ElsaProblem
+from elsa_ext.cli.bench.problems import problems
 from elsa_ext.cli.bench.results import quartiles
 from elsa_ext.cli.parser import build_parser
 from PIL import Image
@@ -33,12 +36,16 @@ pytestmark = pytest.mark.usefixtures("small_floors")
 PIXELS, TAPS = 2 * 6 * 5, 9
 
 
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
 def by_row(comparison: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["contender"], row["direction"]): row for row in comparison["rows"]}
 
 
 def parsed(*arguments: str) -> list[Any]:
-    return problems(build_parser().parse_args(["bench", "op", *arguments]))
+    return problems(ElsaProblem, build_parser().parse_args(["bench", "op", *arguments]))
 
 
 def test_op_counts(small_run: dict[str, Any]) -> None:
@@ -115,9 +122,9 @@ def test_tensors(op_name: str, dtype: str, layout: str, monkeypatch: pytest.Monk
     seen: list[Tensor] = []
     original = getattr(elsa_ext, op_name)
     monkeypatch.setattr(elsa_ext, op_name, lambda *args, **options: seen.extend(args) or original(*args, **options))
-    arguments = ["bench", "op", *SMALL, "--dtype", dtype, "--layout", layout, "--matrices", "both", "--stride", "2"]
-    problem = problems(build_parser().parse_args(arguments))[0]
-    ours = next(iter(op.OPS[op_name](problem, CPU, False, ())))
+    arguments = [*SMALL, "--dtype", dtype, "--layout", layout, "--matrices", "both", "--stride", "2"]
+    (problem,) = parsed(*arguments)
+    ours = next(iter(getattr(op_elsa, op_name)(problem, CPU, False, ())))
     ours.build()["forward"].call()
     maps = seen[:2]
     format = torch.contiguous_format if layout == "contiguous" else torch.channels_last
@@ -141,8 +148,8 @@ def test_matrices(matrices: str, given: tuple[bool, bool], monkeypatch: pytest.M
     monkeypatch.setattr(
         elsa_ext, "ghost_head", lambda *args, **options: seen.append(args) or original(*args, **options)
     )
-    problem = problems(build_parser().parse_args(["bench", "op", *SMALL, "--matrices", matrices]))[0]
-    next(iter(op.ghost_head(problem, CPU, False, ()))).build()["forward"].call()
+    (problem,) = parsed(*SMALL, "--matrices", matrices)
+    next(iter(op_elsa.ghost_head(problem, CPU, False, ()))).build()["forward"].call()
     assert tuple(matrix is not None for matrix in seen[0][2:]) == given
     assert matrices != "both" or seen[0][2] is not seen[0][3]
 
@@ -294,20 +301,37 @@ def test_peak_memory() -> None:
         del second, third
         return torch.empty(4 * mebibyte, dtype=torch.uint8)
 
-    assert peak_memory(lambda: None, CPU) == 0
-    assert peak_memory(call, CPU) == 5 * mebibyte
+    nothing = measure_memory(lambda: None, CPU)
+    assert nothing.peak == 0 and nothing.extra < 2**16
+    memory = measure_memory(call, CPU)
+    assert memory.peak == 5 * mebibyte
+    assert mebibyte <= memory.extra < 1.1 * mebibyte  # of the result of 4 none
 
 
 def test_peak_memory_inside_of_an_op() -> None:
     a, b = torch.randn(512, 512), torch.randn(512, 512)
-    assert peak_memory(lambda: torch.linalg.multi_dot([a, b, a]), CPU) == 2 * a.nbytes
+    assert measure_memory(lambda: torch.linalg.multi_dot([a, b, a]), CPU).peak == 2 * a.nbytes
+
+
+def test_memory_that_a_library_allocates() -> None:
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+
+    def call() -> None:
+        scratch = library.malloc(ctypes.c_size_t(2**20))
+        time.sleep(0.02)
+        library.free(ctypes.c_void_p(scratch))
+
+    memory = measure_memory(call, CPU)
+    assert memory.peak == 0
+    assert memory.extra == pytest.approx(2**20, rel=0.1)
 
 
 def test_rounds_of_slow_calls() -> None:
     contender, task = Contender("x", "x", dict), Task(lambda: None, 1, 1)
 
     def rounds(seconds: float, repeats: int, ours: float = 0.1) -> set[int]:
-        return Entrant(contender, "forward", task, 0, seconds).rounds(repeats, ours)
+        return Entrant(contender, "forward", task, Memory(0, 0), seconds).rounds(repeats, ours)
 
     assert rounds(0.01, 20) == set(range(20))
     assert rounds(1.0, 20) == set(range(0, 20, 2))
@@ -318,7 +342,7 @@ def test_rounds_of_slow_calls() -> None:
 
 def test_short_calls_are_repeated_within_a_sample() -> None:
     calls = []
-    entrant = Entrant(Contender("x", "x", dict), "forward", Task(lambda: calls.append(0), 1, 1), 0, 1e-4)
+    entrant = Entrant(Contender("x", "x", dict), "forward", Task(lambda: calls.append(0), 1, 1), Memory(0, 0), 1e-4)
     (seconds,) = measure.sample(entrant, CPU)
     assert len(calls) == math.ceil(measure.SHORTEST_SAMPLE / 1e-4)
     assert seconds < 1e-3

@@ -11,6 +11,7 @@ from elsa_ext.cli.bench import command as bench_command
 from elsa_ext.cli.bench.compare import Earlier
 from elsa_ext.cli.bench.contenders import Comparison, Contender, Task
 from elsa_ext.cli.bench.measure import Entrant, Measured
+from elsa_ext.cli.bench.memory import Memory
 from elsa_ext.cli.bench.results import machine, new_run, summarise, write
 
 from .conftest import SMALL_BENCH as SMALL
@@ -28,7 +29,9 @@ def measured(**samples: list[float]) -> Measured:
     entrants = []
     for name, times in samples.items():
         contender = Contender(name.partition("_at_")[0], name, dict)
-        entrants.append(Entrant(contender, "forward", Task(lambda: None, 6 * 10**9, 2 * 10**9), 7, 1.0, times))
+        entrants.append(
+            Entrant(contender, "forward", Task(lambda: None, 6 * 10**9, 2 * 10**9), Memory(7, 3), 1.0, times)
+        )
     comparison = Comparison("label", "title", {"op": "x"}, ("forward",), list, images=4)
     return Measured(comparison, entrants, [], {"mm_dtype": "float32", "gfma_per_s": 6.0, "gb_per_s": 2.5})
 

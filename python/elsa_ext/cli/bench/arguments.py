@@ -1,14 +1,17 @@
 """The arguments of ``elsa-ext bench``."""
 
 import argparse
+import textwrap
+from collections.abc import Sequence
 
 from ..argument_types import Parser, given, number
-from .problems import DTYPES, LAYOUTS, MATRICES, PRESETS
-
-OPS = ("ghost_head", "hadamard_attention")
+from .problem_elsa import MATRICES
+from .problem_local import BIASES, BORDERS
+from .problems import DTYPES, LAYOUTS
+from .subjects import DEFAULTS, SUBJECTS, Subject
 
 BENCH = """\
-Time ELSA against what people would use in its place.
+Time local attention against what people would use in its place.
 
 Every round runs each contender once, and the two floors of the machine: the rate of torch.mm and the bandwidth of a
 large copy. So all of them see the same machine, and a ratio holds where times drift. A baseline that the machine lacks
@@ -17,11 +20,14 @@ is named as absent.
 
 EXAMPLES = """\
 examples:
-  elsa-ext bench op                                            both ops at the four presets
+  elsa-ext bench op                                            both ops of ELSA at its four presets
+  elsa-ext bench op --op neighborhood_attention --preset swin-t-1 swin-t-2 swin-t-3 --backprop
+  elsa-ext bench op --op neighborhood_logits --size 64x48 --channels 64 --dilation 4 --border circular
   elsa-ext bench op --preset swin-t-1 --backprop --json now.json --plot now.png
   elsa-ext bench op --size 14 --channels 64 --kernel-size 3 --dtype bfloat16 --baselines depthwise
   elsa-ext bench op --preset all --baselines none --compare before.json   exit code 1 if something became slower
   elsa-ext bench module --preset swin-t-1 --backprop           the ELSA layer against window attention
+  elsa-ext bench module --module NeighborhoodAttention --preset dinat-mini-1 dinat-mini-1-far
   elsa-ext bench model --batch 4 --backprop                    inference and a training step of elsa_swin_tiny
 """
 
@@ -33,37 +39,40 @@ columns:
   ms, IQR   median time of a call, and the distance between the quartiles
   {BYTES}
   GFMA/s    multiply-adds (a lone addition or product counts as one) over the time
-  of floor  what the multiply-adds at the rate of torch.mm would take, or the bytes at that of a copy, whichever is
-            longer, over the time
+  of mm     the multiply-adds at the rate of torch.mm, over the time
+  of floor  the same, or the bytes at the rate of a copy over the time, whichever is more
   peak MiB  of what one call allocates, the most that is there at one time, its results included
+  extra     MiB of memory that one call needs beyond its inputs and results, at its peak, whoever allocates it
   ratio     time of the row over that of ours in the same direction
 """
 
-OP = f"""\
-Time elsa_ext.ghost_head and elsa_ext.hadamard_attention.
 
-baselines:
-  formula    the op in plain PyTorch, which unfolds value or calls oneDNN's or cuDNN's grouped convolution
-  compile    what torch.compile makes of the formula
-  depthwise  a depthwise convolution of value, or of query, in its faster layout
-  flex       FlexAttention over the same neighbours: makes the attention map and applies it, the work of both ops
-  natten     NATTEN, likewise
-The first two are rated by the work of the op, the others by their own.
+def described(intro: str, kind: str) -> str:
+    """Return the description of a kind of run: its subjects, each with its baselines, and the columns."""
+    lines = [intro]
+    texts: dict[str, str] = {}
+    for subject in SUBJECTS[kind].values():
+        texts |= subject.baselines
+        lines += wrapped(subject.name, "beside " + ", ".join(subject.baselines), 24)
+    lines += ["", "baselines:"]
+    for key, text in texts.items():
+        lines += wrapped(key, text, 11)
+    return "\n".join([*lines, "", COLUMNS])
 
-{COLUMNS}"""
 
-MODULE = f"""\
-Time elsa_ext.nn.ELSA over a (B, H, W, C) map: both ops and the projections around them, a block without norms and MLP.
+def wrapped(name: str, text: str, width: int) -> list[str]:
+    """Return a name with its text beside it."""
+    return textwrap.wrap(f"{name:<{width}}{text}", 118, initial_indent="  ", subsequent_indent=" " * (width + 2))
 
-baselines:
-  formula    the same layer with both ops in plain PyTorch
-  compile    what torch.compile makes of that
-  timm       what the layer replaces: shifted window attention from roll to roll, or outlook attention in volo-d1
-  flex       FlexAttention over the same neighbours, with projections before and after
-  natten     NATTEN, likewise
 
-{COLUMNS}"""
-
+OP = """\
+Time functions of elsa_ext. The formula, what is compiled of it, and what does the same work are rated by the work of
+the op, the others by their own.
+"""
+MODULE = """\
+Time layers over a (B, H, W, C) map, with the projections around the ops: a block without norms and MLP. FlexAttention,
+NATTEN and scaled_dot_product_attention get projections before and after as well.
+"""
 MODEL = f"""\
 Time whole models: inference, and with --backprop also a training step (forward, loss, backward, AdamW).
 
@@ -82,42 +91,55 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     kinds = bench.add_subparsers(dest="kind", metavar="WHAT", required=True)
 
-    op = kinds.add_parser("op", help="the two ops", description=OP, formatter_class=formatter)
-    op.add_argument(
-        "--op", nargs="+", choices=OPS, default=OPS, metavar="NAME", help=f"{' or '.join(OPS)} (default: both)"
-    )
-    add_problem(op)
-    add_measurement(op, ("formula", "compile", "depthwise", "flex", "natten"))
-
-    module = kinds.add_parser("module", help="the ELSA layer", description=MODULE, formatter_class=formatter)
-    add_problem(module)
-    add_measurement(module, ("formula", "compile", "timm", "flex", "natten"))
+    for kind, text, description in (("op", "the ops", OP), ("module", "layers", MODULE)):
+        parser = kinds.add_parser(kind, help=text, description=described(description, kind), formatter_class=formatter)
+        add_subjects(parser, kind)
+        add_problem(parser, list(SUBJECTS[kind].values()))
+        add_measurement(parser, list(SUBJECTS[kind].values()))
+        parser.set_defaults(comparisons="comparisons")
 
     model = kinds.add_parser("model", help="whole models", description=MODEL, formatter_class=formatter)
     add_model(model)
     add_measurement(model)
+    model.set_defaults(comparisons="model")
 
 
-def add_problem(parser: argparse.ArgumentParser) -> None:
+def add_subjects(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add what to time."""
+    parser.add_argument(
+        f"--{kind}",
+        dest="subjects",
+        nargs="+",
+        choices=SUBJECTS[kind],
+        default=DEFAULTS[kind],
+        metavar="NAME",
+        help=f"{', '.join(SUBJECTS[kind])} (default: {' and '.join(DEFAULTS[kind])})",
+    )
+
+
+def add_problem(parser: argparse.ArgumentParser, subjects: list[Subject]) -> None:
     """Add what makes a problem."""
-    group = parser.add_argument_group("problem, by default each of the four presets")
+    kinds = list(dict.fromkeys(subject.problem for subject in subjects))
+    presets = {kind.what: ", ".join(kind.presets) for kind in kinds}
+    group = parser.add_argument_group("problem, by default each of the presets")
     group.add_argument(
         "--preset",
         nargs="+",
-        choices=(*PRESETS, "all"),
+        choices=list(dict.fromkeys(name for kind in kinds for name in (*kind.presets, "all"))),
         metavar="NAME",
-        help=f"{', '.join(PRESETS)}, or all: the attention layers of Swin-T and VOLO-D1; flags below change them. "
-        "Without --preset, those from --size to --group-width make one problem, otherwise as swin-t-1",
+        help=f"{'; '.join(f'of {what}: {names}' for what, names in presets.items())}; or all. Layers of Swin-T, "
+        "VOLO-D1 and DiNAT-Mini, which flags below change. Without --preset, those from --size to --group-width make "
+        "one problem, otherwise as swin-t-1",
     )
     add_tensors(group, batch=8)
     group.add_argument("--size", type=map_size, metavar="N|HxW", help="side of the map, or height and width")
     counts = {
         "channels": "channels of value",
         "heads": "attention maps per pixel (default: one per 32 channels)",
-        "kernel-size": "side of the neighbourhood, odd",
+        "kernel-size": "side of the neighbourhood, of ELSA odd",
         "dilation": "distance of neighbours (default: 1)",
-        "stride": "distance of output pixels (default: 1)",
-        "group-width": "channels per group of the convolution of hadamard_attention",
+        "stride": "of ELSA: distance of output pixels (default: 1)",
+        "group-width": "of ELSA: channels per group of the convolution of hadamard_attention",
     }
     for flag, text in counts.items():
         group.add_argument(f"--{flag}", type=number(int, 1), metavar="N", help=text)
@@ -125,8 +147,26 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
         "--matrices",
         choices=MATRICES,
         metavar="WHICH",
-        help="ghost matrices: both, mul (gamma = 0), add (lambda = 0) or none (default: add, as in Swin; both in "
-        "volo-d1)",
+        help="of ELSA, the ghost matrices: both, mul (gamma = 0), add (lambda = 0) or none (default: add, as in Swin; "
+        "both in volo-d1)",
+    )
+    group.add_argument(
+        "--border",
+        choices=BORDERS,
+        metavar="NAME",
+        help=f"of neighbourhood attention: {', '.join(BORDERS)} (default: {BORDERS[0]}, which is NATTEN's)",
+    )
+    group.add_argument(
+        "--window-stride",
+        type=number(int, 1),
+        metavar="N",
+        help="of neighbourhood attention: outputs that share a window, along either axis (default: 1)",
+    )
+    group.add_argument(
+        "--bias",
+        choices=BIASES,
+        metavar="WHICH",
+        help=f"of neighbourhood attention: {' or '.join(BIASES)} (default: {BIASES[0]})",
     )
 
 
@@ -177,19 +217,19 @@ def add_tensors(group: "argparse._ArgumentGroup", batch: int) -> None:
     )
 
 
-def add_measurement(parser: argparse.ArgumentParser, baselines: tuple[str, ...] = ()) -> None:
-    """Add how to measure, what of ``baselines`` to compare with, and where the results go."""
+def add_measurement(parser: argparse.ArgumentParser, subjects: Sequence[Subject] = ()) -> None:
+    """Add how to measure, what to compare ``subjects`` with, and where the results go."""
     group = parser.add_argument_group("measurement")
-    if baselines:
+    if subjects:
+        baselines = list(dict.fromkeys(key for subject in subjects for key in subject.baselines))
         group.add_argument(
             "--baselines",
             nargs="+",
             choices=(*baselines, "all", "none"),
             default=["all"],
             metavar="NAME",
-            help=f"what to compare with: {', '.join(baselines)}, all or none (default: all)",
+            help="what to compare with, as listed above, all or none (default: all)",
         )
-        parser.set_defaults(all_baselines=baselines)
     group.add_argument("--backprop", action="store_true", help="also forward and backward, of models a training step")
     group.add_argument("--repeats", type=number(int, 1), default=20, metavar="N", help="rounds (default: %(default)s)")
     group.add_argument(

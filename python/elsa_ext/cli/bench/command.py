@@ -38,7 +38,7 @@ def measure_and_report(args: argparse.Namespace) -> int:
     check_kernels(device)
     torch.manual_seed(0)
     with number_of_threads(args.threads):
-        comparisons = importlib.import_module(f".{args.kind}", __package__).comparisons(args, device)
+        comparisons = importlib.import_module(f".{args.comparisons}", __package__).comparisons(args, device)
         if earlier:
             earlier.check(comparisons, device)
         run = measure_all(args, comparisons, device, outputs.get("json"))

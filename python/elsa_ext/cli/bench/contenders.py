@@ -1,6 +1,6 @@
 """What takes part in a comparison: calls to time, each with the work that it does."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,20 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
+def own(
+    rate: Callable[[Callable[..., Tensor]], dict[str, Task]],
+    ours: Callable[..., Tensor],
+    baselines: tuple[str, ...],
+    name: str = OURS,
+) -> Iterator[Contender]:
+    """Yield ours, its formula in plain PyTorch, and what the compiler makes of that; ``rate`` makes the tasks."""
+    yield Contender(OURS, name, lambda: rate(ours))
+    if "formula" in baselines:
+        yield Contender("formula", "formula", lambda: rate(by_formula(ours)))
+    if "compile" in baselines:
+        yield Contender("compile", "formula, torch.compile", lambda: rate(by_formula(compiled(ours))))
+
+
 def compulsory_bytes(leaves: Iterable[Tensor], out: Tensor, output_saved: bool) -> dict[str, int]:
     """Return what has to be moved if every tensor is once: inputs and output, in the backward with all gradients.
 
@@ -139,10 +153,3 @@ def random_map(size: tuple[int, ...], dtype: str, layout: str, device: torch.dev
 def softmax_over_taps(logits: Tensor, heads: int, layout: str) -> Tensor:
     """Return attention maps, (B, heads·K², H, W) in ``layout``."""
     return in_layout(logits.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2), layout)
-
-
-def wanted(args: Any) -> tuple[str, ...]:
-    """Return the keys of the baselines that were asked for."""
-    if "none" in args.baselines:
-        return ()
-    return args.all_baselines if "all" in args.baselines else tuple(args.baselines)

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import CommandError
 from .contenders import OURS, Comparison, Contender, Task
-from .memory import peak_memory
+from .memory import Memory, measure_memory
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated within a sample
 LONG = 0.5  # seconds; longer calls are in fewer rounds, but for ours and what is not slower than twice ours
@@ -33,7 +33,7 @@ class Entrant:
     contender: Contender
     direction: str
     task: Task
-    peak_bytes: int
+    memory: Memory
     seconds: float
     samples: list[float] = field(default_factory=list)
     failure: str = ""
@@ -177,12 +177,12 @@ def enter(
         task = tasks[direction]
         try:
             first = seconds_per_call(task.call, 1, device)
-            peak = peak_memory(task.call, device)
+            memory = measure_memory(task.call, device)
             seconds = min(first, seconds_per_call(task.call, 1, device))
         except Exception as error:
             absent.append(Absent(contender.name, direction, reason(error)))
         else:
-            entrants.append(Entrant(contender, direction, task, peak, seconds))
+            entrants.append(Entrant(contender, direction, task, memory, seconds))
     return entrants, absent
 
 

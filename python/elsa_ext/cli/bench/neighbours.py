@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .problems import Problem
+from .problem_elsa import ElsaProblem
 
 # Maps query (B, H', W', heads, D), key and value (B, H, W, heads, D) to (B, H', W', heads, D).
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -16,7 +16,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 NAMES = {"flex": "FlexAttention", "natten": "NATTEN"}
 
 
-def flex(problem: Problem, device: torch.device) -> Attend:
+def flex(problem: ElsaProblem, device: torch.device) -> Attend:
     """Return compiled FlexAttention with a block mask of exactly the neighbours."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -39,7 +39,7 @@ def flex(problem: Problem, device: torch.device) -> Attend:
     return attend
 
 
-def natten(problem: Problem, device: torch.device) -> Attend:
+def natten(problem: ElsaProblem, device: torch.device) -> Attend:
     """Return NATTEN's neighbourhood attention, whose windows stay inside the map."""
     if importlib.util.find_spec("natten") is None:
         raise ModuleNotFoundError("not installed")
@@ -49,10 +49,10 @@ def natten(problem: Problem, device: torch.device) -> Attend:
     return lambda query, key, value: na2d(query, key, value, kernel_size=problem.kernel_size, dilation=problem.dilation)
 
 
-ATTENDS: dict[str, Callable[[Problem, torch.device], Attend]] = {"flex": flex, "natten": natten}
+ATTENDS: dict[str, Callable[[ElsaProblem, torch.device], Attend]] = {"flex": flex, "natten": natten}
 
 
-def attention_multiply_adds(problem: Problem) -> int:
+def attention_multiply_adds(problem: ElsaProblem) -> int:
     """Return those of a forward: two products per neighbour, channel and pixel."""
     return 2 * problem.batch * math.prod(problem.out_size) * problem.channels * problem.taps
 

@@ -1,41 +1,35 @@
-"""What is measured: an ELSA layer's sizes and how its tensors are stored. Without torch, as the parser needs it."""
+"""What is measured: the sizes of a call or a layer, and how its tensors are stored. Without torch, for the parser."""
 
 import argparse
-import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import CommandError
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 LAYOUTS = ("channels_last", "contiguous")
-MATRICES = {"both": "ghost_mul and ghost_add", "mul": "ghost_mul", "add": "ghost_add", "none": "no matrix"}
+# The flags of the command that make a problem, but for those that every problem has.
+FLAGS = (
+    *("size", "channels", "heads", "kernel_size", "dilation"),
+    *("stride", "group_width", "matrices"),
+    *("border", "window_stride", "bias"),
+)
+
+AnyProblem = TypeVar("AnyProblem", bound="Problem")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """An attention layer of a published model."""
-
-    size: tuple[int, int]
-    channels: int
-    kernel_size: int
-    group_width: int
-    matrices: str
-
-
-PRESETS = {
-    "swin-t-1": Preset((56, 56), 96, 7, 4, "add"),
-    "swin-t-2": Preset((28, 28), 192, 7, 4, "add"),
-    "swin-t-3": Preset((14, 14), 384, 7, 4, "add"),
-    "volo-d1": Preset((28, 28), 192, 5, 8, "both"),
-}
-# The flags that make another layer than a preset's, beside --matrices.
-SHAPE_FLAGS = ("size", "channels", "heads", "kernel_size", "dilation", "stride", "group_width")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One ELSA layer over a map."""
+    """A call or a layer over a map; every kind of local attention has its own."""
+
+    what: ClassVar[str]
+    """The kind, in messages."""
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    """Layers of published models."""
+    sizes: ClassVar[tuple[str, ...]]
+    """The flags that make another layer than a preset's."""
+    options: ClassVar[tuple[str, ...]]
+    """The other flags that it has."""
 
     name: str
     batch: int
@@ -44,91 +38,62 @@ class Problem:
     channels: int
     heads: int
     kernel_size: int
-    dilation: int
-    stride: int
-    group_width: int
-    matrices: str
+    dilation: int = 1
     dtype: str
     layout: str
 
-    @property
-    def dim_qk(self) -> int:
-        """Channels of query and of key, as `elsa_ext.nn.ELSA` chooses them."""
-        return math.ceil((self.channels // 3 * 2) / self.group_width) * self.group_width
+    @classmethod
+    def make(cls: type[AnyProblem], name: str, preset: dict[str, Any], args: argparse.Namespace) -> AnyProblem:
+        """Return a preset's problem, changed by the flags that are given."""
+        given = {flag: value for flag in cls.sizes + cls.options if (value := getattr(args, flag)) is not None}
+        chosen = preset | given
+        chosen["height"], chosen["width"] = chosen.pop("size")
+        chosen.setdefault("heads", max(1, chosen["channels"] // 32))
+        return cls(name=name, batch=args.batch, dtype=args.dtype, layout=args.layout, **chosen)
 
     @property
     def taps(self) -> int:
         """Neighbours of a pixel."""
         return self.kernel_size**2
 
-    @property
-    def out_size(self) -> tuple[int, int]:
-        """Height and width of the result."""
-        return self.height // self.stride, self.width // self.stride
-
     def identity(self) -> dict[str, Any]:
         """Return what the result files hold of it."""
-        return {**asdict(self), "dim_qk": self.dim_qk}
+        return asdict(self)
+
+    def check(self) -> None:
+        """Raise a ``CommandError`` if there is no such problem."""
+        if self.channels % self.heads:
+            raise CommandError(f"--heads {self.heads} does not divide the {self.channels} channels")
 
     def __str__(self) -> str:
+        return ", ".join((*self.parts(), self.dtype, self.layout))
+
+    def parts(self) -> list[str]:
+        """Return the sizes in words."""
         parts = [f"{self.batch} x {self.channels} x {self.height} x {self.width}", f"{self.heads} heads"]
-        parts += [f"K = {self.kernel_size}"]
-        parts += [f"dilation {self.dilation}"] * (self.dilation > 1) + [f"stride {self.stride}"] * (self.stride > 1)
-        return ", ".join((*parts, self.dtype, self.layout))
+        return parts + [f"K = {self.kernel_size}"] + [f"dilation {self.dilation}"] * (self.dilation > 1)
 
 
-def problems(args: argparse.Namespace) -> list[Problem]:
-    """Return the problems that the arguments ask for.
+def problems(kind: type[AnyProblem], args: argparse.Namespace) -> list[AnyProblem]:
+    """Return the problems of a kind that the arguments ask for.
 
     Raises:
-        CommandError: One is impossible.
+        CommandError: One is impossible, or an argument is not for this kind.
     """
-    changed = any(getattr(args, flag) is not None for flag in SHAPE_FLAGS)
+    for flag in FLAGS:
+        if getattr(args, flag) is not None and flag not in kind.sizes + kind.options:
+            raise CommandError(f"--{flag.replace('_', '-')} is not for {kind.what}")
+    changed = any(getattr(args, flag) is not None for flag in kind.sizes)
     if args.preset:
-        names = list(PRESETS) if "all" in args.preset else list(dict.fromkeys(args.preset))
-        found = [make(f"{name}, changed" if changed else name, PRESETS[name], args) for name in names]
+        names = list(kind.presets) if "all" in args.preset else list(dict.fromkeys(args.preset))
+        for name in names:
+            if name not in kind.presets:
+                raise CommandError(f"--preset {name} is not for {kind.what}, which has {', '.join(kind.presets)}")
+        found = [kind.make(f"{name}, changed" if changed else name, kind.presets[name], args) for name in names]
     elif changed:
-        found = [make("custom", PRESETS["swin-t-1"], args)]
+        found = [kind.make("custom", next(iter(kind.presets.values())), args)]
     else:
-        found = [make(name, preset, args) for name, preset in PRESETS.items()]
+        found = [kind.make(name, preset, args) for name, preset in kind.presets.items()]
     for problem in found:
-        check(problem)
+        problem.check()
     return found
-
-
-def make(name: str, preset: Preset, args: argparse.Namespace) -> Problem:
-    """Return a preset's problem, changed by the flags that are given."""
-
-    def chosen(flag: str, default: Any) -> Any:
-        given = getattr(args, flag)
-        return default if given is None else given
-
-    channels = chosen("channels", preset.channels)
-    height, width = chosen("size", preset.size)
-    return Problem(
-        name=name,
-        batch=args.batch,
-        height=height,
-        width=width,
-        channels=channels,
-        heads=chosen("heads", max(1, channels // 32)),
-        kernel_size=chosen("kernel_size", preset.kernel_size),
-        dilation=chosen("dilation", 1),
-        stride=chosen("stride", 1),
-        group_width=chosen("group_width", preset.group_width),
-        matrices=chosen("matrices", preset.matrices),
-        dtype=args.dtype,
-        layout=args.layout,
-    )
-
-
-def check(problem: Problem) -> None:
-    """Raise a ``CommandError`` if there is no such layer."""
-    if problem.kernel_size % 2 == 0:
-        raise CommandError(f"--kernel-size must be odd, got {problem.kernel_size}")
-    if problem.channels % problem.heads:
-        raise CommandError(f"--heads {problem.heads} does not divide the {problem.channels} channels")
-    if problem.dim_qk == 0:
-        raise CommandError(f"--channels {problem.channels} leaves no channel for query and key; take 3 or more")
-    if 0 in problem.out_size:
-        raise CommandError(f"--stride {problem.stride} leaves nothing of a {problem.height} x {problem.width} map")

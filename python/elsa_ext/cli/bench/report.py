@@ -28,7 +28,7 @@ def table(comparison: Record) -> list[str]:
     """Return the lines of one comparison."""
     images = any(row["images_per_s"] is not None for row in comparison["rows"])
     rate = "images/s" if images else "GB/s"
-    header = ["", "direction", "rounds", "ms", "IQR", rate, "GFMA/s", "of floor", "peak MiB", "ratio"]
+    header = ["", "direction", "rounds", "ms", "IQR", rate, "GFMA/s", "of mm", "of floor", "peak MiB", "extra", "ratio"]
     cells = [header]
     for row in comparison["rows"]:
         cells.append(
@@ -40,14 +40,21 @@ def table(comparison: Record) -> list[str]:
                 milliseconds(row["iqr_ms"]),
                 f"{row['images_per_s']:,.2f}" if images else f"{row['gb_per_s']:,.2f}",
                 f"{row['gfma_per_s']:,.2f}",
+                f"{100 * row['gfma_per_s'] / comparison['floors']['gfma_per_s']:.1f} %",
                 f"{row['percent_of_floor']:.1f} %",
-                f"{row['peak_bytes'] / 2**20:,.2f}",
+                mebibytes(row["peak_bytes"]),
+                mebibytes(row["extra_bytes"]),
                 "" if row["ours"] else f"{row['ratio']:,.2f} x",
             ]
         )
     lines = [comparison["title"], f"floors in the same rounds: {show_floors(comparison['floors'])}"]
     lines += aligned(cells, left=2)
     return lines + [f"absent: {absent_line(absent)}" for absent in comparison["absent"]]
+
+
+def mebibytes(count: int) -> str:
+    """Return a number of bytes."""
+    return f"{count / 2**20:,.2f}"
 
 
 def milliseconds(value: float) -> str:

@@ -92,7 +92,8 @@ def row(entrant: Entrant, floors: Record, images: int | None) -> Record:
         "gb_per_s": task.bytes / median / 1e9,
         "floor_ms": 1e3 * floor,
         "percent_of_floor": 100 * floor / median,
-        "peak_bytes": entrant.peak_bytes,
+        "peak_bytes": entrant.memory.peak,
+        "extra_bytes": entrant.memory.extra,
         "images_per_s": None if images is None else images / median,
     }
 

@@ -1,9 +1,9 @@
-"""``elsa-ext bench op``: the two ops against their formula, a depthwise convolution, and other local attention."""
+"""The ops of ELSA against their formula, a depthwise convolution, and other local attention."""
 
-import argparse
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,47 +15,21 @@ from ...ops import flops
 from .contenders import (
     BACKWARD,
     FORWARD,
-    OURS,
-    Comparison,
     Contender,
     Task,
-    by_formula,
-    compiled,
-    directions,
     in_layout,
+    own,
     random_map,
     rated,
     softmax_over_taps,
-    wanted,
 )
 from .neighbours import ATTENDS, NAMES, attention_multiply_adds
-from .problems import LAYOUTS, MATRICES, Problem, problems
-
-
-def comparisons(args: argparse.Namespace, device: torch.device) -> list[Comparison]:
-    """Return one comparison per problem and op."""
-    return [
-        Comparison(
-            label=f"{op}, {problem.name}",
-            title=f"{op}, {problem.name}: {describe(op, problem)}",
-            problem={"op": op, **problem.identity()},
-            directions=directions(args.backprop),
-            contenders=functools.partial(OPS[op], problem, device, args.backprop, wanted(args)),
-        )
-        for problem in problems(args)
-        for op in dict.fromkeys(args.op)
-    ]
-
-
-def describe(op: str, problem: Problem) -> str:
-    """Return the sizes that matter to an op."""
-    if op == "ghost_head":
-        return f"{problem}, {MATRICES[problem.matrices]}"
-    return f"{problem}, query of {problem.dim_qk} channels, groups of {problem.group_width}"
+from .problem_elsa import ElsaProblem
+from .problems import LAYOUTS
 
 
 def ghost_head(
-    problem: Problem, device: torch.device, backprop: bool, baselines: tuple[str, ...]
+    problem: ElsaProblem, device: torch.device, backprop: bool, baselines: tuple[str, ...]
 ) -> Iterator[Contender]:
     """Yield `elsa_ext.ghost_head` and its baselines."""
     size = (problem.batch, problem.channels, problem.height, problem.width)
@@ -68,7 +42,11 @@ def ghost_head(
     leaves = [value, softmax_over_taps(logits, problem.heads, problem.layout), *matrices]
     for leaf in leaves:
         leaf.requires_grad_()
-    options = {"kernel_size": problem.kernel_size, "dilation": problem.dilation, "stride": problem.stride}
+    options: dict[str, Any] = {
+        "kernel_size": problem.kernel_size,
+        "dilation": problem.dilation,
+        "stride": problem.stride,
+    }
 
     def ours(value: Tensor, attn: Tensor, *matrices: Tensor) -> Tensor:
         ghost_mul = matrices[0] if has_mul else None
@@ -84,7 +62,7 @@ def ghost_head(
 
 
 def hadamard_attention(
-    problem: Problem, device: torch.device, backprop: bool, baselines: tuple[str, ...]
+    problem: ElsaProblem, device: torch.device, backprop: bool, baselines: tuple[str, ...]
 ) -> Iterator[Contender]:
     """Yield `elsa_ext.hadamard_attention` and its baselines; its formula calls the convolutions of oneDNN or cuDNN."""
     narrow, taps = problem.dim_qk, problem.heads * problem.taps
@@ -112,23 +90,7 @@ def hadamard_attention(
     yield from others(problem, query.detach(), backprop, baselines)
 
 
-OPS = {"ghost_head": ghost_head, "hadamard_attention": hadamard_attention}
-
-
-def own(
-    rate: Callable[[Callable[..., Tensor]], dict[str, Task]],
-    ours: Callable[..., Tensor],
-    baselines: tuple[str, ...],
-) -> Iterator[Contender]:
-    """Yield our op, its formula in plain PyTorch, and what the compiler makes of that; ``rate`` makes the tasks."""
-    yield Contender(OURS, OURS, lambda: rate(ours))
-    if "formula" in baselines:
-        yield Contender("formula", "formula", lambda: rate(by_formula(ours)))
-    if "compile" in baselines:
-        yield Contender("compile", "formula, torch.compile", lambda: rate(by_formula(compiled(ours))))
-
-
-def others(problem: Problem, image: Tensor, backprop: bool, baselines: tuple[str, ...]) -> Iterator[Contender]:
+def others(problem: ElsaProblem, image: Tensor, backprop: bool, baselines: tuple[str, ...]) -> Iterator[Contender]:
     """Yield what does other work over the same neighbours, and is rated by its own work."""
     if "depthwise" in baselines:
         for layout in LAYOUTS:
@@ -139,7 +101,7 @@ def others(problem: Problem, image: Tensor, backprop: bool, baselines: tuple[str
             yield Contender(key, name, functools.partial(neighbours, key, problem, image, backprop))
 
 
-def depthwise(problem: Problem, image: Tensor, layout: str, backprop: bool) -> dict[str, Task]:
+def depthwise(problem: ElsaProblem, image: Tensor, layout: str, backprop: bool) -> dict[str, Task]:
     """Return the tasks of a depthwise convolution of ``image``."""
     channels = image.shape[1]
     value = in_layout(image, layout).clone().requires_grad_()
@@ -153,7 +115,7 @@ def depthwise(problem: Problem, image: Tensor, layout: str, backprop: bool) -> d
     return rated(convolve, [value, weight.requires_grad_()], backprop, {FORWARD: forward, BACKWARD: 3 * forward})
 
 
-def neighbours(key: str, problem: Problem, image: Tensor, backprop: bool) -> dict[str, Task]:
+def neighbours(key: str, problem: ElsaProblem, image: Tensor, backprop: bool) -> dict[str, Task]:
     """Return the tasks of other local attention over maps of value's size."""
     attend = ATTENDS[key](problem, image.device)
     source, out = (problem.height, problem.width), problem.out_size
