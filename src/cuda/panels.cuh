@@ -115,6 +115,8 @@ __device__ void add_pairs(const T* left, const T* right, PairSums& sum) {
       add_product<T>(rows, {columns[1], columns[3]}, sum[1]);
     }
   } else {
+    // Apart from the sums of other slices, so that these lose less of it.
+    PairSums of_slice = {};
     const float* row = left + lane_index() / 4 * pitch;
     const float* column = right + lane_index() % 4 * 2 * pitch;
 #pragma unroll 2
@@ -128,10 +130,12 @@ __device__ void add_pairs(const T* left, const T* right, PairSums& sum) {
       for (int k = 0; k < 4 * pair_blocks; ++k) {
 #pragma unroll
         for (int e = 0; e < lane_channels; ++e) {
-          sum[k / 4][k % 4] += rows[k % 4 / 2][e] * columns[k / 4 * 2 + k % 2][e];
+          of_slice[k / 4][k % 4] += rows[k % 4 / 2][e] * columns[k / 4 * 2 + k % 2][e];
         }
       }
     }
+#pragma unroll
+    for (int k = 0; k < 4 * pair_blocks; ++k) sum[k / 4][k % 4] += of_slice[k / 4][k % 4];
   }
 }
 

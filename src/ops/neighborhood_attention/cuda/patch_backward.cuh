@@ -149,9 +149,9 @@ __global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
   if (!wants_bias && !a.grad_query.data) return;
   float* bias = shared_memory<float>();
   stage_bias<T>(grid, block.sample, block.head, bias);
-  T* end_of_panels =
-      reinterpret_cast<T*>(bias + bias_numbers(grid)) + patches_warps * backward_panels(grid) * panel_numbers<T>;
-  const BiasSums bias_sums(grid, end_of_panels);
+  T* panels = reinterpret_cast<T*>(bias + bias_numbers(grid));
+  float* all_sums = reinterpret_cast<float*>(panels + patches_warps * backward_panels(grid) * panel_numbers<T>);
+  const BiasSums bias_sums(grid, all_sums, int(threadIdx.x) / warp_lanes);
   for (int i = lane_index(); wants_bias && i < grid.bias_size; i += warp_lanes) bias_sums.sums[i] = 0;
   __syncthreads();
 
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
       a.partial_bias + ((int64_t(block.sample) * a.units + block.unit) * grid.heads + block.head) * grid.bias_size;
   for (int i = threadIdx.x; i < grid.bias_size; i += patches_threads) {
     float sum = 0;
-    for (int warp = 0; warp < patches_warps; ++warp) sum += BiasSums(grid, all_bias_sums, warp).sums[i];
+    for (int warp = 0; warp < patches_warps; ++warp) sum += BiasSums(grid, all_sums, warp).sums[i];
     partial[i] = sum;
   }
 }
