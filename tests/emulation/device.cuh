@@ -69,6 +69,11 @@ inline double __shfl_xor_sync(unsigned, double number, int mask) {
 inline float __shfl_xor_sync(unsigned all, float number, int mask) {
   return float(__shfl_xor_sync(all, double(number), mask));
 }
+template <typename Number>
+Number __shfl_sync(unsigned, Number number, int lane) {
+  const auto messages = emulation::exchange({std::bit_cast<uint64_t>(double(number))});
+  return Number(std::bit_cast<double>((*messages[lane])[0]));
+}
 
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
   const uint64_t bytes = uint64_t(high) << 32 | low;

@@ -9,8 +9,9 @@ struct Kernels {
   void (*forward)(const Forward& pass);
   void (*backward)(const Backward& pass);
   int64_t (*chunks)(const LocalShape& shape);  // partial sums of the gradient of bias for every sample and head
-  // Numbers of the accumulation type that a pass keeps its attention in.
-  int64_t (*workspace)(const LocalShape& shape, bool is_backward);
+  // Numbers of the accumulation type that a pass, whose workspace is not there yet, needs room for.
+  int64_t (*forward_workspace)(const Forward& pass);
+  int64_t (*backward_workspace)(const Backward& pass);
 };
 
 // Those of the device that this library is for.

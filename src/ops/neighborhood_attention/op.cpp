@@ -16,9 +16,9 @@ void check_value(const Tensor& value, const Tensor& query, const LocalShape& sha
         " heads");
 }
 
-// Room for the attention, on a device that keeps it in memory.
-Tensor workspace(const Tensor& query, const LocalShape& shape, bool is_backward) {
-  return torch::stable::new_empty(query, {kernels.workspace(shape, is_backward)}, accumulation_dtype(query));
+// Room for numbers of the accumulation type.
+Tensor workspace(const Tensor& query, int64_t numbers) {
+  return torch::stable::new_empty(query, {numbers}, accumulation_dtype(query));
 }
 
 Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& bias, int64_t heads,
@@ -30,9 +30,11 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
   const Bias added(bias, shape, query);
   const Tensor out = empty_in_format(query, sizes(value));
   if (out.numel() > 0) {
-    const Tensor room = workspace(query, shape, false);
-    kernels.forward({shape, value.size(1) / heads, map_view(query), map_view(key), map_view(value), map_view(out),
-                     added.view, room.data_ptr()});
+    Forward pass{shape,           value.size(1) / heads, map_view(query), map_view(key),
+                 map_view(value), map_view(out),         added.view,      nullptr};
+    const Tensor room = workspace(query, kernels.forward_workspace(pass));
+    pass.workspace = room.data_ptr();
+    kernels.forward(pass);
   }
   return out;
 }
@@ -58,11 +60,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
   if (grad.numel() == 0) {
     torch::stable::zero_(grad_query);
   } else if (need_query || need_key || need_value || need_bias) {
-    const Tensor room = workspace(query, shape, true);
     Backward pass{
         shape, value.size(1) / heads, map_view(query),   map_view(key),    map_view(value), map_view(grad), added.view,
-        {},    grad_key.view(),       grad_value.view(), grad_bias.data(), chunks,          room.data_ptr()};
+        {},    grad_key.view(),       grad_value.view(), grad_bias.data(), chunks,          nullptr};
     if (need_query) pass.grad_query = map_view(grad_query);
+    const Tensor room = workspace(query, kernels.backward_workspace(pass));
+    pass.workspace = room.data_ptr();
     kernels.backward(pass);
   }
   return {grad_query, grad_key.finish(), grad_value.finish(), grad_bias.finish(query)};

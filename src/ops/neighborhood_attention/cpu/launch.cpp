@@ -26,6 +26,7 @@ int64_t chunks(const LocalShape& shape) { return cpu::local_chunks(shape, backwa
 
 }  // namespace
 
-const Kernels kernels{forward, backward, chunks, [](const LocalShape&, bool) { return int64_t(0); }};
+const Kernels kernels{forward, backward, chunks, [](const Forward&) { return int64_t(0); },
+                      [](const Backward&) { return int64_t(0); }};
 
 }  // namespace elsa::neighborhood_attention

@@ -1,7 +1,7 @@
-// The passes of neighborhood_attention on a CUDA device: logits, softmax and sum, each over the whole map.
-#include "../../../cuda/dispatch.cuh"
+// The passes of neighborhood_attention on a CUDA device: on patches, or for any call as logits, softmax and sum, each
+// over the whole map.
 #include "../../../cuda/local.cuh"
-#include "passes.h"
+#include "patch_launch.cuh"
 
 namespace elsa::neighborhood_attention {
 
@@ -27,9 +27,7 @@ MapView attention(const Pass& op, void* stream) {
   return attn;
 }
 
-}  // namespace
-
-void forward(const Forward& op, void* stream) {
+void forward_any(const Forward& op, void* stream) {
   const LocalShape& shape = op.shape;
   choose_type(op.query.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -39,7 +37,7 @@ void forward(const Forward& op, void* stream) {
   });
 }
 
-void backward(const Backward& op, void* stream) {
+void backward_any(const Backward& op, void* stream) {
   const LocalShape& shape = op.shape;
   const int64_t channels = shape.heads * shape.channels, value_channels = shape.heads * op.value_channels;
   choose_type(op.query.dtype, [&](auto type) {
@@ -74,11 +72,54 @@ void backward(const Backward& op, void* stream) {
   });
 }
 
-int64_t chunks(const LocalShape& shape) { return partial_results(multiprocessors(), shape.batch, shape.height); }
+// Call on_patches(Type<T>) if the kernels on patches take a pass, else any().
+template <typename Pass, typename OnPatches, typename Any>
+auto choose_kernels(const Pass& op, const OnPatches& on_patches, const Any& any) {
+  switch (op.query.dtype) {
+    case DType::float32:
+      return patches_take<float>(op) ? on_patches(Type<float>()) : any();
+    case DType::bfloat16:
+      return patches_take<bfloat16>(op) ? on_patches(Type<bfloat16>()) : any();
+    case DType::float16:
+      return patches_take<float16>(op) ? on_patches(Type<float16>()) : any();
+    default:
+      return any();
+  }
+}
 
-int64_t workspace(const LocalShape& shape, bool is_backward) {
-  const int64_t taps = shape.batch * shape.heads * shape.taps() * shape.height * shape.width;
-  return is_backward ? 2 * taps : taps;
+int64_t attention_numbers(const LocalShape& shape) {
+  return shape.batch * shape.heads * shape.taps() * shape.height * shape.width;
+}
+
+}  // namespace
+
+void forward(const Forward& op, void* stream) {
+  choose_kernels(
+      op, [&](auto type) { patch_forward<typename decltype(type)::type>(op, stream); },
+      [&] { forward_any(op, stream); });
+}
+
+void backward(const Backward& op, void* stream) {
+  choose_kernels(
+      op, [&](auto type) { patch_backward<typename decltype(type)::type>(op, stream); },
+      [&] { backward_any(op, stream); });
+}
+
+int64_t chunks(const LocalShape& shape) {
+  // Thread blocks on a multiprocessor, over all heads: twice as many as are resident. The number was not measured.
+  constexpr int64_t enough = 2 * backward_resident_blocks;
+  const int64_t wanted = divide_up(enough * multiprocessors(), shape.heads);
+  return partial_results(wanted, shape.batch, shape.height);
+}
+
+int64_t forward_workspace(const Forward& op) {
+  return choose_kernels(op, [&](auto) { return reach_numbers(op.shape); }, [&] { return attention_numbers(op.shape); });
+}
+
+int64_t backward_workspace(const Backward& op) {
+  return choose_kernels(
+      op, [&](auto) { return statistics_numbers(op.shape) + reach_numbers(op.shape); },
+      [&] { return 2 * attention_numbers(op.shape); });
 }
 
 }  // namespace elsa::neighborhood_attention

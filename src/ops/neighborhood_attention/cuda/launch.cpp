@@ -7,6 +7,7 @@
 namespace elsa::neighborhood_attention {
 
 const Kernels kernels{[](const Forward& pass) { forward(pass, current_stream()); },
-                      [](const Backward& pass) { backward(pass, current_stream()); }, chunks, workspace};
+                      [](const Backward& pass) { backward(pass, current_stream()); }, chunks, forward_workspace,
+                      backward_workspace};
 
 }  // namespace elsa::neighborhood_attention

@@ -11,6 +11,8 @@ void backward(const Backward& pass, void* stream);
 // The partial results of the gradient of bias that fill the device.
 int64_t chunks(const LocalShape& shape);
 
-int64_t workspace(const LocalShape& shape, bool is_backward);
+// Numbers of the accumulation type that a pass needs room for.
+int64_t forward_workspace(const Forward& pass);
+int64_t backward_workspace(const Backward& pass);
 
 }  // namespace elsa::neighborhood_attention
