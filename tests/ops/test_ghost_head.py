@@ -254,7 +254,7 @@ BAD_CALLS = [
     bad("dilation_negative", "dilation -2", dilation=be(-2)),
     bad("stride_zero", "stride 0", stride=be(0)),
     bad("stride_zero_of_two", "stride 1 0", stride=be([1, 0])),
-    bad("border_unknown", "border reflect", border=be("reflect")),
+    bad("border_unknown", "border reflect", SHIFTED, border=be("reflect")),
     bad("window_stride_zero", "window_stride 0", SHIFTED, window_stride=be([0, 1])),
     bad("window_stride_large", "window_stride 4 3", SHIFTED, window_stride=be([1, 4])),
     bad("window_stride_zeros", "window_stride shift circular", replace(PLAIN, border="circular"), window_stride=be(2)),
@@ -337,6 +337,13 @@ def random(draw: st.DrawFn) -> GhostHead:
     return GhostHead(**options, channels=channels, mul=draw(matrix), add=draw(matrix))
 
 
+@st.composite
+def random_bordered(draw: st.DrawFn) -> GhostHead:
+    matrix, stride = st.sampled_from(["none", "shared", "sample"]), st.integers(1, 2)
+    (call,) = bordered([draw(local_cases.random(Local))])
+    return replace(call, stride=(draw(stride), draw(stride)), mul=draw(matrix), add=draw(matrix))
+
+
 EVERYTHING = ("out", *PLAIN.shapes)
 OP = Op(
     small=SMALL,
@@ -351,7 +358,7 @@ OP = Op(
     bad_calls=BAD_CALLS,
     bad_backward_calls=BAD_BACKWARD_CALLS,
     counts=counts(),
-    random=random(),
+    random=st.one_of(random(), random_bordered()),
     rounded_once={"cpu": EVERYTHING, "cuda": EVERYTHING, "emulated": EVERYTHING},
 )
 
@@ -445,6 +452,34 @@ def test_one_tap_per_head_shifts_its_channels(backend: Backend, kernel_size: int
         i, j = taps[channel // 2]
         shifted = padded[:, channel, i * dilation :, j * dilation :][:, :height:stride, :width:stride]
         assert torch.equal(out[:, channel], shifted[:, : height // stride, : width // stride]), f"channel {channel}"
+
+
+@pytest.mark.parametrize("border", ["circular", "shift"])
+def test_a_border_is_a_map_without_one(backend: Backend, border: str) -> None:
+    """Around a circle no pixel is special; and what lies inside is the same at every border."""
+    value, attn = torch.randn(2, 4, 9, 11, dtype=torch.float64), torch.randn(2, 30, 9, 11, dtype=torch.float64)
+    value, attn = value.to(backend.device), attn.to(backend.device)
+    mul, options = torch.randn(4, 3, 5, dtype=torch.float64, device=backend.device), {"kernel_size": (3, 5)}
+    out = elsa_ext.ghost_head(value, attn, mul, border=border, **options)
+    inside = elsa_ext.ghost_head(value, attn, mul, **options)[:, :, 1:-1, 2:-2]
+    torch.testing.assert_close(out[:, :, 1:-1, 2:-2], inside, rtol=1e-12, atol=1e-12)
+    if border == "circular":
+        turned = elsa_ext.ghost_head(
+            value.roll((4, 7), (2, 3)), attn.roll((4, 7), (2, 3)), mul, border=border, **options
+        )
+        torch.testing.assert_close(turned, out.roll((4, 7), (2, 3)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", golden.cases("neighborhood"))
+def test_agrees_with_golden_neighbourhoods(backend: Backend, case: golden.Case) -> None:
+    names = ("kernel_size", "dilation", "border", "window_stride", "causal")
+    options = {name: case.settings[name] for name in names}
+    value, expected = local_cases.golden_arguments(case, backend.device).value, case.arrays
+    attn = torch.from_numpy(expected["attn"]).to(backend.device).flatten(1, 2)
+    out = elsa_ext.ghost_head(value, attn, **options)
+    golden.assert_agrees("out", out.view(expected["out"].shape), expected["out"])
+    out.backward(case.fill("grad", expected["out"].shape).to(backend.device).view_as(out))
+    golden.assert_agrees("gradient of value", value.grad.view(expected["grad_value"].shape), expected["grad_value"])
 
 
 @pytest.mark.parametrize("case", golden.cases("ghost_head"))

@@ -34,6 +34,14 @@ def test_a_gather_that_takes_the_loop_for_any_size(other: dict[str, Any]) -> Non
     assert ghost_head_plan(**other)["gather"] == "any K"
 
 
+@pytest.mark.parametrize("border", ["shift", "circular"])
+def test_a_border_of_ghost_head_takes_the_sums_of_local_attention(border: str) -> None:
+    assert ghost_head_plan(border=border)["sums"] == "K = 7 compiled, for pixels whose taps are neighbours"
+    assert ghost_head_plan(border=border, stride=2)["gather"] == "any neighbours, a row of pixels at a time"
+    assert "gather" not in ghost_head_plan(kernel_size=(1, 7)), "unequal sizes"
+    assert ghost_head_plan(border="mask") == ghost_head_plan(), "a tap beyond the map finds zero"
+
+
 def test_scratch_of_ghost_head_does_not_grow_with_the_map() -> None:
     small, large = ghost_head_plan(), ghost_head_plan(height=560, width=560)
     assert large["window bytes per thread"] == small["window bytes per thread"]
@@ -79,7 +87,12 @@ def test_a_shape_that_the_op_would_not_take(wrong: dict[str, Any], message: str)
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"heads": 5}, "heads that divide channels"), ({"kernel_size": 4}, "odd"), ({"stride": 0}, "stride")],
+    [
+        ({"heads": 5}, "heads that divide channels"),
+        ({"border": "reflect"}, "border"),
+        ({"border": "shift", "dilation": 9}, "to fit in the map"),
+        ({"stride": 0}, "stride"),
+    ],
     ids=str,
 )
 def test_a_shape_that_ghost_head_would_not_take(wrong: dict[str, Any], message: str) -> None:

@@ -17,11 +17,11 @@ Function = type[torch.autograd.Function]
 
 def kernel(op: Registered, function: Function) -> Callable[..., Any]:
     """Return the kernel that applies ``function`` to all arguments of ``op`` where a tensor needs a derivative."""
-    call, complete, apply = op.call, op.complete, function.apply
+    call, leading, apply = op.call, op.leading, function.apply
 
     def record(keyset: Any, *args: Any, **options: Any) -> Any:
         if private.needs_derivative(args):
-            return apply(*as_leaves(complete(args, options)))
+            return apply(*as_leaves(leading(args, options)))
         return private.redispatch_below_autograd(call, keyset, args, options)
 
     return record
@@ -35,21 +35,21 @@ def make_functions(op: Op) -> tuple[Function, Function]:
 
 def _forward_function(op: Op, derivatives: OfFormula | OfTerms) -> Function:
     call, options, saves_result, count = op.forward.call, op.options, bool(op.saved_result), len(op.tensors)
-    no_gradients = (None,) * len(options)
+    no_gradient = (None,)
 
     def forward(*inputs: Any) -> Tensor:
         with private.below_autograd():
-            return call(*inputs[:count], **dict(zip(options, inputs[count:], strict=True)))
+            return call(*inputs[:count], **dict(zip(options, inputs[count:], strict=False)))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         saved = (output, *inputs[:count]) if saves_result else inputs[:count]
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
-        ctx.options = dict(zip(options, inputs[count:], strict=True))
+        ctx.options = dict(zip(options, inputs[count:], strict=False))
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = op.apply_backward((grad, *ctx.saved_tensors), ctx.options, ctx.needs_input_grad[:count])
-        return (*gradients, *no_gradients)
+        return (*gradients, *no_gradient * len(ctx.options))
 
     def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> Tensor | None:
         return derivatives.tangent(saved[-count:], tangents[:count], ctx.options)
@@ -57,7 +57,8 @@ def _forward_function(op: Op, derivatives: OfFormula | OfTerms) -> Function:
     arguments = ", ".join((*op.tensors, *op.options))
     doc = f"""The native {op.name} as an autograd function, the derivative of ``torch.ops.elsa.{op.name}``, too.
 
-    ``apply({arguments})``; see :func:`elsa_ext.{op.name}`.
+    ``apply({arguments})``; see :func:`elsa_ext.{op.name}`. The last options may be left
+    out: they are their default.
     """
     return _class(op, "Function", doc, forward, setup_context, backward, jvp)
 
@@ -68,21 +69,23 @@ def _backward_function(op: Op, derivatives: OfFormula | OfTerms) -> Function:
 
     def forward(*inputs: Any) -> Any:
         with private.below_autograd():
-            return call(*inputs[:count], **dict(zip(options, inputs[count:], strict=True)))
+            return call(*inputs[:count], **dict(zip(options, inputs[count:], strict=False)))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:count])
         ctx.save_for_forward(*inputs[:count])
-        ctx.options = dict(zip(op.options, inputs[count:end], strict=True))
+        ctx.options = dict(zip(op.options, inputs[count:end], strict=False))
+        ctx.unsaved = (None,) * len(inputs[count:])
         tensors = inputs[count - len(op.tensors) : count]
-        ctx.asked = [need and tensor is not None for need, tensor in zip(inputs[end:], tensors, strict=True)]
+        needs = [*inputs[end:], *[True] * len(tensors)]  # those that are left out are true
+        ctx.asked = [need and tensor is not None for need, tensor in zip(needs, tensors, strict=False)]
         ctx.set_materialize_grads(False)
 
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[:count]
         given = only(ctx.asked, directions)
         gradients = derivatives.gradients_of_backward(ctx.saved_tensors, given, ctx.options, wanted)
-        return (*gradients, *(None,) * len(options))
+        return (*gradients, *ctx.unsaved)
 
     def jvp(ctx: Any, saved: Sequence[Any], *tangents: Tensor | None) -> tuple[Tensor, ...]:
         parts = derivatives.tangents_of_backward(saved, tangents[:count], ctx.options, ctx.asked)

@@ -66,7 +66,7 @@ class OfFormula:
 
     def tangent(self, tensors: Tensors, tangents: Tensors, options: Options) -> Tensor | None:  # noqa: D102
         def result(*tensors: Any) -> tuple[Tensor]:
-            return (self._op.formula(*tensors, **options),)
+            return (self._op.formula(*tensors, **self._op.completed(options)),)
 
         return pushforward(result, tensors, tangents)[0]
 
@@ -87,7 +87,8 @@ class OfFormula:
         """Return the function of the tensors of the backward op that gives the gradients that are asked for."""
 
         def gradients(*saved: Any) -> tuple[Any, ...]:
-            parts = self._op.gradients(*saved, **options) if self._op.gradients else self._of_formula(saved, options)
+            given = self._op.completed(options)
+            parts = self._op.gradients(*saved, **given) if self._op.gradients else self._of_formula(saved, given)
             return tuple(part for part, ask in zip(parts, asked, strict=True) if ask)
 
         return gradients

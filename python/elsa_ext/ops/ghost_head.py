@@ -164,10 +164,10 @@ def _unfolded(
     taps, (out_height, out_width) = math.prod(kernel_size), attn.shape[2:]
     heads = attn.shape[1] // taps
     split = (heads, channels // heads, taps)
-    dilation = [effective_dilation(step, height, width) for step in dilation]
-    padding = [size // 2 * step for size, step in zip(kernel_size, dilation, strict=True)]
+    steps = tuple(effective_dilation(step, height, width) for step in dilation)
+    padding = tuple(size // 2 * step for size, step in zip(kernel_size, steps, strict=True))
     # Unfold rounds the output size up where the op rounds it down: the last row and column may be one too many.
-    patches = F.unfold(value, kernel_size, dilation, padding, stride)
+    patches = F.unfold(value, tuple(kernel_size), steps, padding, tuple(stride))
     patches = patches.view(batch, *split, (height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1)
     patches = patches[..., :out_height, :out_width]
     weight = attn.reshape(batch, heads, 1, taps, out_height, out_width)

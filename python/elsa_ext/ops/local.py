@@ -12,10 +12,11 @@ Pair: TypeAlias = int | Sequence[int]
 Flags: TypeAlias = bool | Sequence[bool]
 
 
-def flags(causal: Flags) -> list[int]:
-    """Return a flag for each axis as the ops take it, 0 or 1: PyTorch cannot trace a list of bools."""
-    both = [causal, causal] if isinstance(causal, int) else list(causal)
-    return [int(flag) if isinstance(flag, bool) else flag for flag in both]
+def flags(causal: Flags) -> int | list[int]:
+    """Return a flag for both axes, or for each, as the ops take it, 0 or 1: PyTorch cannot trace a list of bools."""
+    if isinstance(causal, int):
+        return int(causal)
+    return [int(flag) if isinstance(flag, bool) else flag for flag in causal]
 
 
 BORDERS = ("zeros", "mask", "circular", "shift")

@@ -37,6 +37,16 @@ class Registered:
         """Return all arguments in their order: the dispatcher leaves out those that equal their default."""
         return [*args, *[options.get(name, default) for name, default in self._defaults[len(args) :]]]
 
+    def leading(self, args: Sequence[Any], options: Options) -> list[Any]:
+        """Return the arguments in their order, all tensors, and of the options those up to the last that is given."""
+        arguments, left = [*args, *[None] * (len(self.tensors) - len(args))], len(options)
+        for name, default in self._defaults[len(self.tensors) :]:
+            if left == 0:
+                break
+            left -= name in options
+            arguments.append(_one_for_both(options.get(name, default)))
+        return arguments
+
     @cached_property
     def signature(self) -> inspect.Signature:
         """The schema as the signature of a Python function."""
@@ -109,14 +119,23 @@ class Op:
         self._converters = {
             argument.name: CONVERTERS.get(str(argument.type), as_given) for argument in arguments if argument.kwarg_only
         }
+        # By option, a type that the dispatcher takes as it is, and the default.
+        self._plain = {
+            argument.name: (_PLAIN_TYPES.get(str(argument.type)), _one_for_both(argument.default_value))
+            for argument in arguments
+            if argument.kwarg_only
+        }
 
     def __call__(self, *tensors: Tensor | None, **options: Any) -> Any:
         """Call the registered op or the formula; tensors and options are in the order of the schema."""
         check_tensors(self.name, self._required, tensors)
-        options = self.converted(options)
         first: Any = tensors[0]
         if is_native(self.name, first) and not private.transforms_active():
-            return self.forward.packet(*tensors, **options)
+            if torch.compiler.is_compiling() or private.needs_derivative(tensors):
+                return self.forward.packet(*tensors, **self._brief(options))
+            with private.below_autograd():
+                return self.forward.packet(*tensors, **self._brief(options))
+        options = self.converted(options)
         inputs: Sequence[Any] = tensors
         if autocast.is_enabled(first.device.type):
             inputs = autocast.cast(inputs, self.is_cast, first.device.type)
@@ -127,6 +146,22 @@ class Op:
             return self.formula(*inputs, **options)
         with torch.autocast(first.device.type, enabled=False):  # the formula may compute in more than 16 bits
             return self.formula(*inputs, **options)
+
+    def _brief(self, options: Options) -> Options:
+        """Return the options that are not their default, as what the dispatcher takes: lists cost a call much."""
+        brief = {}
+        for name, option in options.items():
+            kind, default = self._plain[name]
+            if type(option) is not kind:
+                brief[name] = self.convert(name, option)
+            elif option != default:
+                brief[name] = option
+        return brief
+
+    def completed(self, options: Options) -> Options:
+        """Return all options, of which those that are their default may be missing, as the formula takes them."""
+        defaults = {name: default for name, (_, default) in self._plain.items()}
+        return self.converted({**defaults, **options})
 
     def converted(self, options: Options) -> Options:
         """Return the options as what the dispatcher takes, in the order of the schema."""
@@ -145,10 +180,14 @@ class Op:
     def apply_backward(self, tensors: Tensors, options: Options, needed: Sequence[bool]) -> Tensors:
         """Call the registered backward op from a derivative; a gradient that is not needed comes out as None."""
         if private.transforms_active():
-            gradients = self.functions[1].apply(*tensors, *as_leaves(options.values()), *needed)
+            gradients = self.functions[1].apply(*tensors, *as_leaves(self.completed(options).values()), *needed)
         else:
             gradients = self.backward.call(*tensors, **options, **dict(zip(self.needs, needed, strict=True)))
         return only(needed, gradients)
+
+
+# Types of options as schemas have them, and what stands for them in most calls.
+_PLAIN_TYPES = {"int": int, "float": float, "str": str, "List[int]": int}
 
 
 class _Leaf(list):
@@ -160,9 +199,9 @@ def as_leaves(options: Iterable[Any]) -> list[Any]:
     return [_Leaf(option) if isinstance(option, list) else option for option in options]
 
 
-def _one_for_both(default: Any) -> Any:
-    """Return a default as people write it: PyTorch shows that of two numbers as a list."""
-    return default[0] if isinstance(default, list) and default == default[:1] * len(default) else default
+def _one_for_both(option: Any) -> Any:
+    """Return one number for a list of the same, as people write it and calls are faster with."""
+    return option[0] if isinstance(option, list) and option == option[:1] * len(option) else option
 
 
 def only(needed: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:

@@ -7,8 +7,7 @@
 // neither torch nor CUDA.
 #pragma once
 
-#include "../../core/neighbourhood.h"
-#include "../../core/views.h"
+#include "../../core/local_attention.h"
 
 namespace elsa::ghost_head {
 

@@ -6,6 +6,7 @@
 #include "../../../core/choose.h"
 #include "any.h"
 #include "gather.h"
+#include "local.h"
 #include "reduce.h"
 
 namespace elsa::ghost_head::ELSA_CAPABILITY {
@@ -57,6 +58,23 @@ void choose_any(DType dtype, int64_t channels, const Function& f) {
   dtype == DType::float64 ? with_vectors(double()) : with_vectors(float());
 }
 
+void gather_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t first, int64_t last) {
+  choose_any(pass.source.dtype, pass.shape.head_channels(),
+             [&](auto vectors, auto zero) { gather_local<decltype(zero), vectors.value>(pass, plan, first, last); });
+}
+
+void scatter_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t chunks, int64_t phase, int64_t first,
+                   int64_t last) {
+  choose_any(pass.source.dtype, pass.shape.head_channels(), [&](auto vectors, auto zero) {
+    scatter_local<decltype(zero), vectors.value>(pass, plan, chunks, phase, first, last);
+  });
+}
+
+void products_local(const Reduce& pass, const cpu::LocalPlan& plan, int64_t first, int64_t last) {
+  pass.value.dtype == DType::float64 ? products_local<double>(pass, plan, first, last)
+                                     : products_local<float>(pass, plan, first, last);
+}
+
 void gather_any(const Gather& pass, const Neighbours& rows, const Neighbours& columns, int64_t first, int64_t last) {
   choose_any(pass.source.dtype, pass.shape.head_channels(), [&](auto vectors, auto zero) {
     using T = decltype(zero);
@@ -92,7 +110,8 @@ void reduce_pixels_any(const Reduce& pass, const Neighbours& rows, const Neighbo
 
 }  // namespace
 
-const VectorKernels kernels = {ELSA_VECTOR_BYTES, gather_pixels_at_once, gather,           reduce,
-                               gather_any,        reduce_channels_any,   reduce_pixels_any};
+const VectorKernels kernels = {ELSA_VECTOR_BYTES,   gather_pixels_at_once, gather,         reduce,
+                               gather_local,        scatter_local,         products_local, gather_any,
+                               reduce_channels_any, reduce_pixels_any};
 
 }  // namespace elsa::ghost_head::ELSA_CAPABILITY

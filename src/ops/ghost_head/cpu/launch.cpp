@@ -1,5 +1,6 @@
 // The passes of ghost_head on the CPU, in parallel.
-#include "../../../torch/parallel.h"
+#include "../../../cpu/local/launch.h"
+
 #include "../kernels.h"
 #include "plan.h"
 
@@ -8,6 +9,30 @@ namespace {
 
 Plan plan_of(const Shape& shape, Pass pass, DType dtype) {
   return {shape, pass, vector_kernels().vector_bytes / size_of(accumulation(dtype))};
+}
+
+void gather_local(const Gather& pass) {
+  const LocalShape shape = local_shape(pass.shape);
+  const cpu::LocalPlan plan = local_plan(pass.shape);
+  if (pass.adjoint) {
+    const auto kernel = vector_kernels().scatter_local;
+    const int64_t chunks = cpu::local_chunks(shape, plan);
+    cpu::parallel_chunks(shape, plan, chunks, true, shape.channels, [&](int64_t phase, int64_t first, int64_t last) {
+      kernel(pass, plan, chunks, phase, first, last);
+    });
+  } else {
+    const auto kernel = vector_kernels().gather_local;
+    cpu::parallel_units(shape, plan, shape.channels,
+                        [&](int64_t first, int64_t last) { kernel(pass, plan, first, last); });
+  }
+}
+
+void products_local(const Reduce& pass) {
+  const LocalShape shape = local_shape(pass.shape);
+  const cpu::LocalPlan plan = local_plan(pass.shape);
+  const auto kernel = vector_kernels().products_local;
+  cpu::parallel_units(shape, plan, shape.channels,
+                      [&](int64_t first, int64_t last) { kernel(pass, plan, first, last); });
 }
 
 // The multiply-adds of a head of a row of results.
@@ -26,7 +51,9 @@ void reduce_any(const Reduce& pass) {
   const Shape& shape = pass.shape;
   const Neighbours rows = Neighbours::of_outputs(shape.y, shape.height);
   const Neighbours columns = Neighbours::of_outputs(shape.x, shape.width);
-  if (pass.grad_attn.data) {
+  if (pass.grad_attn.data && is_local(shape, pass.mul.data != nullptr)) {
+    products_local(pass);
+  } else if (pass.grad_attn.data) {
     const auto kernel = vector_kernels().reduce_channels_any;
     parallel(shape.batch * rows.count() * shape.heads, row_cost(shape),
              [&](int64_t first, int64_t last) { kernel(pass, rows, columns, first, last); });
@@ -40,7 +67,9 @@ void reduce_any(const Reduce& pass) {
 }
 
 void gather(const Gather& pass) {
-  if (!pass.shape.square) return gather_any(pass);
+  if (!pass.shape.square) {
+    return is_local(pass.shape, pass.mul.data || pass.add.data) ? gather_local(pass) : gather_any(pass);
+  }
   const Plan plan = plan_of(pass.shape, pass.adjoint ? Pass::adjoint : Pass::forward, pass.out.dtype);
   const auto kernel = vector_kernels().gather;
   parallel(pass.shape.heads * pass.shape.batch * plan.tiling.count(),

@@ -93,10 +93,18 @@ Shape shape_of(PlanRequest& request) {
 
 LaunchPlan describe(PlanRequest& request) {
   const Shape shape = shape_of(request);
-  const int64_t bytes = size_of(accumulation(request.dtype()));
+  const int64_t bytes = size_of(accumulation(request.dtype())), partials = chunks(shape, 1);
+  const int64_t partial_bytes = partials * shape.channels * shape.taps() * bytes;
+  if (!shape.square && is_local(shape, false)) return cpu::describe(local_shape(shape), local_plan(shape));
+  if (!shape.square) {
+    return {{"instruction set", cpu::name(cpu::capability())},
+            {"gather", "any neighbours, a row of pixels at a time"},
+            {"units", shape.batch * shape.heads * shape.out_height()},
+            {"chunks of partial sums", partials},
+            {"partial sums bytes", partial_bytes}};
+  }
   const Plan plan(shape, Pass::forward, vector_kernels().vector_bytes / bytes);
   const std::string compiled = "K = " + std::to_string(plan.compiled_taps) + " compiled, for tiles that all taps reach";
-  const int64_t partials = chunks(shape, 1);
   return {{"instruction set", cpu::name(cpu::capability())},
           {"gather", plan.compiled_taps > 0 ? compiled : "any K"},
           {"pixels at once", vector_kernels().pixels_at_once},
@@ -105,7 +113,7 @@ LaunchPlan describe(PlanRequest& request) {
           {"tile columns", plan.tiling.columns},
           {"units", shape.batch * shape.heads * plan.tiling.count()},
           {"chunks of partial sums", partials},
-          {"partial sums bytes", partials * shape.channels * shape.taps() * bytes},
+          {"partial sums bytes", partial_bytes},
           {"window bytes per thread", plan.window_pixels * plan.slice * bytes}};
 }
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../../../cpu/dispatch.h"
-#include "../../../cpu/tiling.h"
+#include "../../../cpu/local/plan.h"
 #include "../contract.h"
 
 namespace elsa::ghost_head {
@@ -22,6 +22,18 @@ struct Plan {
   // `lanes` are those of a vector in the accumulation type.
   Plan(const Shape& shape, Pass pass, int64_t lanes);
 };
+
+// Whether the sums and products of local attention take a call that is not square.
+inline bool is_local(const Shape& shape, bool has_matrices) {
+  return shape.y.stride == 1 && shape.x.stride == 1 && !has_matrices;
+}
+
+inline LocalShape local_shape(const Shape& shape) {
+  return {shape.batch, shape.heads, shape.head_channels(), shape.height, shape.width, shape.y, shape.x, 1};
+}
+
+// A tile's window and the taps of a strip stay in the second-level cache; 14 and 28 divide the maps of Swin.
+inline cpu::LocalPlan local_plan(const Shape& shape) { return {local_shape(shape), 28, 28, 14}; }
 
 // What a result looks at along an axis: the position of a source, and the tap by which it does.
 struct Neighbour {
@@ -59,7 +71,12 @@ struct VectorKernels {
   int64_t vector_bytes, pixels_at_once;
   void (*gather)(const Gather& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
   void (*reduce)(const Reduce& pass, const Plan& plan, int64_t first_unit, int64_t last_unit);
-  // Of what is not square. Units: a head of a row of a sample, or of a chunk of a sum.
+  // Of what is_local. Units: see cpu/local/launch.h.
+  void (*gather_local)(const Gather& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit);
+  void (*scatter_local)(const Gather& pass, const cpu::LocalPlan& plan, int64_t chunks, int64_t phase, int64_t first,
+                        int64_t last);
+  void (*products_local)(const Reduce& pass, const cpu::LocalPlan& plan, int64_t first_unit, int64_t last_unit);
+  // Of everything else. Units: a head of a row of a sample, or of a chunk of a sum.
   void (*gather_any)(const Gather& pass, const Neighbours& rows, const Neighbours& columns, int64_t first_unit,
                      int64_t last_unit);
   void (*reduce_channels_any)(const Reduce& pass, const Neighbours& rows, const Neighbours& columns, int64_t first_unit,
