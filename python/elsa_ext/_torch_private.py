@@ -57,7 +57,7 @@ def redispatch(op: Any) -> Callable[..., Any]:
 
     A new call would lose the dispatch keys it has.
     """
-    return op._handle.redispatch_boxed  # type: ignore[no-any-return]
+    return op._handle.redispatch_boxed
 
 
 AFTER_AUTOGRAD = torch._C._after_autograd_keyset
