@@ -69,14 +69,19 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def floors() -> str:
-    """Return the least time of every kernel at the stages of ELSA-Swin-T."""
+    """Return the least time of every kernel at the stages of ELSA-Swin-T, whose maps are those of Swin-T."""
     rows = []
     for stage, (side, channels) in STAGES.items():
         pixels, heads, narrow = BATCH * side**2, channels // 32, channels // 3 * 2
         image, map_, query = (pixels * count * BYTES for count in (channels, heads * TAPS, narrow))
         taps, conv = pixels * channels * TAPS, pixels * narrow * 4 * TAPS
         product = pixels * narrow * heads * TAPS
+        statistics = 2 * 4 * pixels * heads
         for name, moved, instructions, products in (
+            ("neighborhood_attention forward", 4 * image, 0, 2 * taps),
+            ("neighborhood_attention backward: statistics", 4 * image + statistics, 0, 2 * taps),
+            ("neighborhood_attention backward: query, bias", 5 * image + statistics, 0, 3 * taps),
+            ("neighborhood_attention backward: key and value", 8 * image + statistics, 0, 4 * taps),
             ("ghost_head forward", 2 * image + map_, 0, 2 * taps),
             ("ghost_head backward", 3 * image + 2 * map_, 0, 4 * taps),
             ("hadamard_attention: convolution, GELU", 3 * query, conv, 0),

@@ -31,8 +31,9 @@ class Block:
     def run(self, program: list[Step]) -> None:
         """Run all warps to their end."""
         while True:
-            for warp in self.warps:
-                warp.run(program)
+            with np.errstate(all="ignore"):  # kernels may overflow, and lanes that are not active compute anything
+                for warp in self.warps:
+                    warp.run(program)
             waiting = [warp for warp in self.warps if not warp.ended.all()]
             if not waiting:
                 return
@@ -89,9 +90,11 @@ class Warp:
             raise Fault(f"register {name} is read before it is written")
         if value.dtype == kind:
             return value
-        if value.dtype.itemsize != np.dtype(kind).itemsize:
+        size = np.dtype(kind).itemsize
+        if value.dtype.itemsize < size:
             raise Fault(f"register {name} has {value.dtype.itemsize} bytes, not those of {kind.__name__}")
-        return value.view(kind)
+        # Conversions and stores may take the lower part of a register.
+        return value.view(kind) if value.dtype.itemsize == size else value.astype(f"u{size}").view(kind)
 
     def put(self, name: str, value: Array, active: Array) -> None:
         """Give a register its numbers in the lanes that are active."""

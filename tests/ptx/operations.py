@@ -173,7 +173,9 @@ def insert(instruction: Instruction) -> Step:
     to, source, base, first, count = instruction.operands
 
     def step(warp: Warp, active: Array) -> None:
-        bits, word, place, length = (warp.get(name, np.uint32).astype(np.uint64) for name in (source, base, first, count))
+        bits, word, place, length = (
+            warp.get(name, np.uint32).astype(np.uint64) for name in (source, base, first, count)
+        )
         mask = ((np.uint64(1) << length) - np.uint64(1)) << place
         warp.put(to, (word & ~mask | bits << place & mask).astype(np.uint32), active)
 

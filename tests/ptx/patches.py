@@ -97,7 +97,9 @@ class Call:
         self.bias = arrays["bias"].astype(np.float32)
         self.grid = self._grid(channels // self.heads, arrays["value"].shape[1] // self.heads)
 
-    def place(self, array: Array, kind: NumberType | None = None, channels_last: bool | None = None) -> tuple[Map, Array]:
+    def place(
+        self, array: Array, kind: NumberType | None = None, channels_last: bool | None = None
+    ) -> tuple[Map, Array]:
         """Put a (B, C, H, W) map into memory; return what kernels are told of it, and its numbers as such a map."""
         stored = np.ascontiguousarray((kind or self.kind).stored(array))
         if self.vector if channels_last is None else channels_last:

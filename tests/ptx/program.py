@@ -45,7 +45,9 @@ def instruction(text: str) -> Instruction:
 def kernels(ptx: str) -> dict[str, Kernel]:
     """Return the kernels of a PTX file by their mangled names."""
     found = {}
-    for entry in re.finditer(r"\.entry (\w+)\(\s*(?:\.param [^\[]*\[(\d+)\])?\s*\)[^{]*\{\n(.*?)\n\}\n", ptx, re.DOTALL):
+    for entry in re.finditer(
+        r"\.entry (\w+)\(\s*(?:\.param [^\[]*\[(\d+)\])?\s*\)[^{]*\{\n(.*?)\n\}\n", ptx, re.DOTALL
+    ):
         name, parameter_bytes, body = entry.groups()
         kernel = found[name] = Kernel(name, int(parameter_bytes or 0))
         body = re.sub(r"//[^\n]*", "", body)

@@ -141,7 +141,7 @@ struct BiasSums {
 // A thread block has every `units`-th group of four patches of a sample, and of query one slice of a head. The one that
 // has the first slice has the gradient of bias too.
 template <typename T, bool Vector>
-__global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
+__global__ void __launch_bounds__(patches_threads, outputs_resident_blocks<T>)
     outputs_patch_kernel(const PatchBackward<T> a) {
   const PatchGrid& grid = a.grid;
   const PatchUnit block(a.units, grid.query_slices);

@@ -46,7 +46,7 @@ struct OnlineSoftmax {
 
 // A thread block has four patches, and of value one slice of a head.
 template <typename T, bool Vector>
-__global__ void __launch_bounds__(patches_threads, forward_resident_blocks)
+__global__ void __launch_bounds__(patches_threads, forward_resident_blocks<T>)
     forward_patch_kernel(const PatchForward<T> a) {
   const PatchGrid& grid = a.grid;
   const PatchUnit block(grid.tiling.groups(), grid.value_slices);
