@@ -3,7 +3,7 @@
 
 namespace elsa::neighborhood_attention {
 
-#define INSTANTIATE(T, Vector)                                                       \
+#define INSTANTIATE(T, Vector)                                                         \
   template __global__ void forward_patch_kernel<T, Vector>(const PatchForward<T>);     \
   template __global__ void statistics_patch_kernel<T, Vector>(const PatchBackward<T>); \
   template __global__ void outputs_patch_kernel<T, Vector>(const PatchBackward<T>);    \

@@ -323,9 +323,15 @@ def address_space(instruction: Instruction) -> Step:
 
 
 SPECIAL = {
-    "bfi": insert, "cvt": convert, "ld": load, "st": store, "ldmatrix": load_matrices, "mma": multiply_matrices, "shfl": exchange,
+    "bfi": insert,
+    "cvt": convert,
+    "ld": load,
+    "st": store,
+    "ldmatrix": load_matrices,
+    "mma": multiply_matrices,
+    "shfl": exchange,
     "cvta": address_space,
-}  # fmt: skip
+}
 
 
 def step_of(instruction: Instruction, labels: dict[str, int]) -> Step:
