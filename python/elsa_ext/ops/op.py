@@ -131,7 +131,9 @@ class Op:
         check_tensors(self.name, self._required, tensors)
         first: Any = tensors[0]
         if is_native(self.name, first) and not private.transforms_active():
-            if torch.compiler.is_compiling() or private.needs_derivative(tensors):
+            if torch.compiler.is_compiling():  # the dispatcher takes no symbolic number for a list of two
+                return self.forward.packet(*tensors, **self.converted(options))
+            if private.needs_derivative(tensors):
                 return self.forward.packet(*tensors, **self._brief(options))
             with private.below_autograd():
                 return self.forward.packet(*tensors, **self._brief(options))
@@ -200,8 +202,10 @@ def as_leaves(options: Iterable[Any]) -> list[Any]:
 
 
 def _one_for_both(option: Any) -> Any:
-    """Return one number for a list of the same, as people write it and calls are faster with."""
-    return option[0] if isinstance(option, list) and option == option[:1] * len(option) else option
+    """Return one number for a list of the same, as people write it and calls are faster with; not a symbolic one."""
+    if isinstance(option, list) and type(option[0]) is int and option == option[:1] * len(option):
+        return option[0]
+    return option
 
 
 def only(needed: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:
