@@ -125,6 +125,7 @@ def test_others_give_the_same(layout: str, bias: str, monkeypatch: pytest.Monkey
         torch.testing.assert_close(other(*leaves), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "options",
@@ -248,6 +249,7 @@ def test_natten_that_cannot_run(natten: ModuleType, monkeypatch: pytest.MonkeyPa
         peer.make()
 
 
+@pytest.mark.thorough
 def test_module(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "module.json"
     arguments = ("--module", "NeighborhoodAttention", *SMALL, "--backprop", "--baselines", "formula", "timm", "sdpa")
