@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from elsa_ext.cli import main
-from elsa_ext.cli.bench import measure
+from elsa_ext.cli.bench import measure, memory
 from PIL import Image, ImageColor
 
 
@@ -89,8 +89,9 @@ SMALL_BENCH = (
 
 @pytest.fixture
 def small_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floors that take no time: nothing here depends on how well they are measured."""
+    """Floors, and a look at the memory, that take no time: nothing here depends on how well they are measured."""
     monkeypatch.setattr(measure, "FLOORS", {"cpu": (64, 2**16)})
+    monkeypatch.setattr(memory, "WATCHED", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """``elsa-ext bench`` of neighbourhood attention: its problems, what is counted, and that the others do the same."""
 
+import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,6 +90,20 @@ def test_counts(command: Command, tmp_path: Path) -> None:
     assert rows["elsa_ext", both]["multiply_adds"] == 3 * work + bias
 
 
+def test_summary_for_a_page(small_run: dict[str, Any]) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "summary.py"
+    lines = runpy.run_path(str(path))["lines"](small_run)
+    found = {cells[0].strip(): cells[1:] for line in lines if len(cells := line.strip("|").split("|")) == 3}
+    rows = [by_row(comparison) for comparison in small_run["comparisons"]]
+    expected = [f"{row['formula', 'forward + backward']['ratio']:,.3g} ×" for row in rows]
+    assert all(text in cell for text, cell in zip(expected, found["formula"], strict=True))
+    ratios = [
+        row["elsa_ext", "forward + backward"]["median_ms"] / row["elsa_ext", "forward"]["median_ms"] for row in rows
+    ]
+    assert [float(cell) for cell in found["forward + backward over forward"]] == pytest.approx(ratios, abs=0.01)
+    assert "elsa_ext beyond inputs and results" in " ".join(found)
+
+
 def function_of(contender: Contender, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., Tensor], list[Tensor]]:
     """Return what a contender times, and its leaves."""
     seen: list[Any] = []
@@ -97,24 +112,20 @@ def function_of(contender: Contender, monkeypatch: pytest.MonkeyPatch) -> tuple[
     return seen[0], seen[1]
 
 
-def of_attention(problem: LocalProblem) -> Iterator[Contender]:
-    return op_local.neighborhood_attention(
-        problem, CPU, False, ("unfold", "unfused", "flex", "natten", "sdpa", "zeros")
-    )
-
-
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
 @pytest.mark.parametrize("bias", ["relative", "none"])
 def test_others_give_the_same(layout: str, bias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = parsed(*SMALL, "--layout", layout, "--bias", bias, "--border", "zeros", "--kernel-size", "4")
-    ours, unfused, unfold = of_attention(problem)
+    ours, *others = op_local.neighborhood_attention(problem, CPU, False, ("unfold", "unfused"))
+    assert [contender.key for contender in others] == ["unfold", "unfused"]
     function, leaves = function_of(ours, monkeypatch)
     expected = function(*leaves)
-    for contender in (unfused, unfold):
+    for contender in others:
         other, _ = function_of(contender, monkeypatch)
         torch.testing.assert_close(other(*leaves), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "options",
@@ -238,6 +249,7 @@ def test_natten_that_cannot_run(natten: ModuleType, monkeypatch: pytest.MonkeyPa
         peer.make()
 
 
+@pytest.mark.thorough
 def test_module(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "module.json"
     arguments = ("--module", "NeighborhoodAttention", *SMALL, "--backprop", "--baselines", "formula", "timm", "sdpa")

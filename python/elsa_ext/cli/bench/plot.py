@@ -38,7 +38,7 @@ def bars(run: Record) -> Figure:
     figure = Figure(figsize=(WIDTH * columns, 1.1 + sum(heights)), dpi=130, layout="constrained")
     cpu = f"{here['cpu']}, {here['threads']} threads, {here['cpu_capability']}"
     title = f"elsa-ext bench {run['bench']}: {here['gpu'] or cpu}, torch {here['torch']}"
-    figure.suptitle(printable(title), fontsize=11)
+    figure.suptitle("\n".join(textwrap.wrap(printable(title), 72 * columns)), fontsize=11)
     grid = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     panels = list(grid.flat)
     for axes in panels:
