@@ -323,8 +323,8 @@ def address_space(instruction: Instruction) -> Step:
 
 
 SPECIAL = {
-    "bfi": insert, "cvt": convert, "ld": load, "st": store, "ldmatrix": load_matrices, "mma": multiply_matrices, "shfl": exchange,
-    "cvta": address_space,
+    "bfi": insert, "cvt": convert, "ld": load, "st": store, "ldmatrix": load_matrices, "mma": multiply_matrices,
+    "shfl": exchange, "cvta": address_space,
 }  # fmt: skip
 
 
