@@ -1,5 +1,7 @@
 """Run every kind of CUDA kernel once on small maps, for compute-sanitizer to watch."""
 
+from typing import Any
+
 import elsa_ext
 import torch
 
@@ -29,7 +31,7 @@ for dtype in (torch.float32, torch.bfloat16, torch.float64):
         for border, dilation in (("zeros", 1), ("mask", 1), ("circular", 2), ("shift", 2)):
             query, key, value = (image(80, (15, 17), dtype, layout) for _ in range(3))
             bias = torch.randn(2, 9, 13, device="cuda").to(dtype).requires_grad_()
-            local = {"heads": 2, "kernel_size": (5, 7), "dilation": dilation, "border": border}
+            local: dict[str, Any] = {"heads": 2, "kernel_size": (5, 7), "dilation": dilation, "border": border}
             for result in (
                 elsa_ext.neighborhood_logits(query, key, bias, **local),
                 elsa_ext.neighborhood_attention(query, key, value, bias, **local),

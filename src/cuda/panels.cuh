@@ -65,8 +65,10 @@ struct HeadMap {
         column_bytes(int(map.column_stride * int(sizeof(T)))),
         channels(head_channels) {}
 
+  // SideBySide says that channels are.
+  template <bool SideBySide>
   __device__ T* at(int channel, int row, int column) const {
-    T* first = data + row * row_stride + channel * channel_stride;
+    T* first = data + row * row_stride + (SideBySide ? channel : channel * channel_stride);
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
     return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first) + int64_t(column) * column_bytes);
   }
@@ -83,7 +85,7 @@ __device__ void copy_pixels(const HeadMap<const T>& map, int slice, const Row& r
     const int channel = slice * slice_channels + copied_channel<Vector>(k), count = map.channels - channel;
     words[k] = Words<T>{};
     if (!inside(k) || count <= 0) continue;
-    const T* from = map.at(channel, row(k), column(k));
+    const T* from = map.template at<Vector>(channel, row(k), column(k));
     if constexpr (Vector) {
       words[k] = *reinterpret_cast<const Words<T>*>(from);
     } else {
@@ -142,9 +144,11 @@ __device__ void add_pairs(const T* left, const T* right, PairSums& sum) {
 // Two numbers as a word of T. They become what that leaves of them.
 template <typename T>
 __device__ uint32_t take_halves(float& lower, float& upper) {
-  const Pair<T> halves{{rounded<T>(lower), rounded<T>(upper)}};
-  lower -= widened(halves.data[0]), upper -= widened(halves.data[1]);
-  return __builtin_bit_cast(uint32_t, halves);
+  const uint32_t word = __builtin_bit_cast(uint32_t, Pair<T>{{rounded<T>(lower), rounded<T>(upper)}});
+  float taken[2];
+  unpack<T>(word, taken[0], taken[1]);
+  lower -= taken[0], upper -= taken[1];
+  return word;
 }
 
 // sum[i][c] += Σ_j weights[i][j] · panel[j][c]. All lanes must call. On the tensor cores a weight is the sum of two

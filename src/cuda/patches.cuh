@@ -156,6 +156,7 @@ __device__ void copy_patch(const HeadMap<const T>& map, const PatchAxis& y, cons
   const auto row = [&](int k) { return patch.row_residue + place_down(k) * y.dilation; };
   const auto column = [&](int k) { return patch.column_residue + place_across(k) * x.dilation; };
   const auto inside = [&](int k) { return place_down(k) < patch.places_down && place_across(k) < patch.places_across; };
+#pragma unroll 1
   for (int slice = 0; slice < slices; ++slice) {
     copy_pixels<T, Vector>(map, slice, row, column, inside, panels + slice * panel_numbers<T>);
   }
@@ -172,7 +173,7 @@ __device__ void store_patch(const ChannelSums& sum, const float (&factors)[patch
     for (int b = 0; b < channel_blocks; ++b) {
       const int channel = slice * slice_channels + 8 * b + lane_index() % 4 * 2, count = map.channels - channel;
       if (count <= 0) continue;
-      To* to = map.at(channel, patch.row_positions[i], patch.column_position);
+      To* to = map.template at<Vector>(channel, patch.row_positions[i], patch.column_position);
       const Pair<To> pair{{rounded<To>(sum[b][2 * i] * factors[i]), rounded<To>(sum[b][2 * i + 1] * factors[i])}};
       if constexpr (Vector) {
         *reinterpret_cast<Pair<To>*>(to) = pair;
@@ -231,6 +232,7 @@ __device__ void patch_products(const T* patch, const HeadMap<const T>& map, cons
                                bool row_inside, int slices, T* panel, PairSums& sum) {
 #pragma unroll
   for (int k = 0; k < 4 * pair_blocks; ++k) sum[k / 4][k % 4] = 0;
+#pragma unroll 1
   for (int slice = 0; slice < slices; ++slice) {
     copy_run<T, Vector>(map, run, row, row_inside, slice, panel);
     add_pairs<T>(patch + slice * panel_numbers<T>, panel, sum);

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -69,6 +70,8 @@ inline double __shfl_xor_sync(unsigned, double number, int mask) {
 inline float __shfl_xor_sync(unsigned all, float number, int mask) {
   return float(__shfl_xor_sync(all, double(number), mask));
 }
+inline float fast_exp2(float number) { return std::exp2(number); }
+
 template <typename Number>
 Number __shfl_sync(unsigned, Number number, int lane) {
   const auto messages = emulation::exchange({std::bit_cast<uint64_t>(double(number))});

@@ -309,7 +309,10 @@ def control(instruction: Instruction, labels: dict[str, int]) -> Step | None:
         warp.expect_all(active)
         warp.block.shared.pass_warp_barrier(warp.number)
 
-    steps = {"bra": branch, "ret": end, "bar.sync": wait_for_block, "bar.warp.sync": wait_for_warp}
+    def nothing(warp: Warp, active: Array) -> None:
+        pass
+
+    steps = {"nop": nothing, "bra": branch, "ret": end, "bar.sync": wait_for_block, "bar.warp.sync": wait_for_warp}
     return steps.get(instruction.operation.removesuffix(".uni"))
 
 

@@ -52,7 +52,12 @@ def kernels(ptx: str) -> dict[str, Kernel]:
         kernel = found[name] = Kernel(name, int(parameter_bytes or 0))
         body = re.sub(r"//[^\n]*", "", body)
         # Inline assembly is a block of its own, in braces that no operand begins with.
-        body = re.sub(r"^\s*\{(?=\s*(?:$|[a-z]))|(?<=;)\s*\}\s*$|^\s*\}\s*$", "", body, flags=re.MULTILINE)
+        body = re.sub(r"^\s*\{(?=\s*(?:$|[a-z.]))|(?<=;)\s*\}\s*$|^\s*\}\s*$", "", body, flags=re.MULTILINE)
+        # The registers of such a block, as in ".reg .f16 low,high;", have names of their own.
+        for kind, names in set(re.findall(r"\.reg \.(\w+) ([a-z]\w*(?:,[a-z]\w*)*);", body)):
+            for own in names.split(","):
+                body = re.sub(rf"(?<![\w.%]){own}\b", f"%{own}", body)
+                kernel.widths[f"%{own}"] = int(kind[1:])
         for statement in re.findall(r"\$\w+:|[^;:]+(?:::[^;:]+)*;", body):
             text = statement.strip().rstrip(";").strip()
             if text.startswith("$"):

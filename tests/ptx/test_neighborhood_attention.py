@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import elsa_ext
 import numpy as np
 import pytest
+from ptx.memory import Fault
 from ptx.patches import BFLOAT16, FLOAT16, FLOAT32, Call, NumberType
 from ptx.program import Kernel, kernels
 
@@ -83,3 +85,19 @@ def test_ptx_agrees_with_the_oracle(
     for name, exact in expected.items():
         error = np.abs(found[name].reshape(exact.shape) - exact).max() / np.abs(exact).max()
         assert error <= tolerance, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("barrier", ["bar.warp.sync", "bar.sync"])
+def test_a_missing_barrier_is_found(compiled: dict[str, Kernel], barrier: str) -> None:
+    """The interpreter would show it: it shows it where there are none."""
+    without = {}
+    for name, kernel in compiled.items():
+        without[name] = replace(
+            kernel,
+            instructions=[replace(i, operation="nop") if i.operation == barrier else i for i in kernel.instructions],
+        )
+    options, shapes = case((1, 8, 3, 9))
+    random = np.random.default_rng(0)
+    arrays = {name: random.standard_normal(shape) for name, shape in shapes.items()}
+    with pytest.raises(Fault, match="another thread has just written|may still have to read"):
+        Call(without, FLOAT32, True, options, arrays).forward()

@@ -108,6 +108,13 @@ __device__ void load_transposed(const T* row, uint32_t (&matrices)[4]) {
                : "memory");
 }
 
+// 2 to the power of a number, as exact as exp2f and faster: what is less than 2⁻¹²⁶ becomes 0.
+__device__ inline float fast_exp2(float number) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(number));
+  return power;
+}
+
 // threadIdx.x, read anew by every call. What is computed from it stays in no register until the next call, since the
 // compiler does not know that that gives the same: code outside of the inner loops takes no registers from them.
 __device__ inline int reread_thread_index() {

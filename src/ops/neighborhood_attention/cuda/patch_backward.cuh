@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(patches_threads, outputs_resident_blocks<T>)
       for (int k = 0; k < 4 * pair_blocks; ++k) {
         const Statistics& output = own[k % 4 / 2];
         float& pair = pairs[k / 4][k % 4];
-        pair = exp2f(pair - output.lse) * (grads[k / 4][k % 4] - output.mean);
+        pair = fast_exp2(pair - output.lse) * (grads[k / 4][k % 4] - output.mean);
       }
       if (block.slice != grid.query_slices - 1) {
         copy_run<T, Vector>(warp.key, run, row, inside, block.slice, warp.first_panel);
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
     for (int k = 0; k < 4 * pair_blocks; ++k) {
       const Statistics& output = of_output[k / 4 * 2 + k % 2];
       float &pair = attn[k / 4][k % 4], &gradient = grads[k / 4][k % 4];
-      pair = exp2f(pair - output.lse);
+      pair = fast_exp2(pair - output.lse);
       gradient = pair * (gradient - output.mean);
     }
     if (wants_key) {

@@ -31,13 +31,13 @@ struct OnlineSoftmax {
       for (int j = 0; j < 2 * pair_blocks; ++j) largest_now = fmaxf(largest_now, pairs[j / 2][2 * i + j % 2]);
       largest_now = fmaxf(largest_now, __shfl_xor_sync(all_lanes, largest_now, 1));
       largest_now = fmaxf(largest_now, __shfl_xor_sync(all_lanes, largest_now, 2));
-      rescale[i] = exp2f(largest[i] - largest_now);
+      rescale[i] = fast_exp2(largest[i] - largest_now);
       largest[i] = largest_now;
       total[i] *= rescale[i];
 #pragma unroll
       for (int j = 0; j < 2 * pair_blocks; ++j) {
         float& pair = pairs[j / 2][2 * i + j % 2];
-        pair = exp2f(pair - largest_now);
+        pair = fast_exp2(pair - largest_now);
         total[i] += pair;
       }
     }
