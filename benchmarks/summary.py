@@ -21,6 +21,11 @@ def by_row(comparison: dict[str, Any]) -> Rows:
     return {(row["contender"], row["direction"]): row for row in comparison["rows"]}
 
 
+def figures(number: float) -> str:
+    """Show three figures, or all of those before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
+
+
 def times(columns: list[Rows], direction: str) -> Iterator[list[str]]:
     """Yield a line per contender, with the name that it has in most columns' first, or none if nobody was timed."""
     names = {key: row["name"] for rows in reversed(columns) for (key, where), row in rows.items() if where == direction}
@@ -28,8 +33,8 @@ def times(columns: list[Rows], direction: str) -> Iterator[list[str]]:
         cells = []
         for rows in columns:
             row = rows.get((key, direction))
-            ratio = "" if row is None or row["ours"] else f" ({row['ratio']:,.3g} ×)"
-            cells.append("" if row is None else f"{row['median_ms']:,.3g} ms{ratio}")
+            ratio = "" if row is None or row["ours"] else f" ({figures(row['ratio'])} ×)"
+            cells.append("" if row is None else f"{figures(row['median_ms'])} ms{ratio}")
         yield [f"**{names[key]}**" if key == OURS else names[key], *cells]
 
 
