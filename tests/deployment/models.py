@@ -8,6 +8,7 @@ import elsa_ext
 import pytest
 import timm
 import torch
+from elsa_ext.models import convert
 from timm.layers import set_scriptable
 from torch import Tensor, nn
 
@@ -19,12 +20,20 @@ MODELS = {
         "num_heads": (2, 4, 4, 4),
         "pretrained_cfg_overlay": {"input_size": (3, 64, 64), "num_classes": 10},
     },
+    "swin_tiny_patch4_window7_224": {  # with neighbourhood attention in place of its windows
+        "embed_dim": 32,
+        "depths": (1, 1),
+        "num_heads": (2, 4),
+        "img_size": 64,
+        "pretrained_cfg_overlay": {"input_size": (3, 64, 64), "num_classes": 10},
+    },
 }
 
 # One of them for `make test` where that takes half a minute, both for `make test-all`.
 COMPILED = [
     pytest.param("elsa_swin_micro", marks=pytest.mark.thorough),
     pytest.param("elsa_volo_d1", marks=pytest.mark.slow),
+    pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
 ]
 
 # What torch's own compilers say of torch: that TorchScript is deprecated (people still serve from it), that a buffer is
@@ -39,6 +48,8 @@ def create(name: str) -> nn.Module:
     """A model in eval mode, as timm makes it for TorchScript."""
     with set_scriptable(True):
         model = timm.create_model(name, **MODELS[name]).eval()
+    if not name.startswith("elsa"):
+        convert(model, to="neighborhood")
     with torch.no_grad():
         for parameter in model.parameters():  # away from zero, where a part that is left out would not be missed
             parameter.add_(0.1 * torch.randn_like(parameter))
