@@ -99,5 +99,5 @@ def test_a_missing_barrier_is_found(compiled: dict[str, Kernel], barrier: str) -
     options, shapes = case((1, 8, 3, 9))
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal(shape) for name, shape in shapes.items()}
-    with pytest.raises(Fault, match="another thread has just written|may still have to read"):
+    with pytest.raises(Fault, match=r"another thread has just written|may still have to read"):
         Call(without, FLOAT32, True, options, arrays).forward()
