@@ -24,6 +24,9 @@ BATCH, KERNEL_SIZE, BYTES = 128, 7, 2
 TAPS = KERNEL_SIZE**2
 STAGES = {1: (56, 96), 2: (28, 192), 3: (14, 384)}  # side of the map, channels
 
+# A warp meets the rows of a patch of 2 × 8 pixels × 32 channels, 8 of them.
+PATCH_ROW = 16 * 49 * 32 / 32 / 8
+
 # The loops that are shown: kernel, kind of loop, its number among those of that kind, and the taps of a channel that a
 # lane gets done in one turn. On the float32 units it is a row of taps of 7 pixels × 4 channels, or half of one. On the
 # tensor cores a warp does a channel of a tile of 16 × 16 pixels, or a fragment of 8 pixels × 32 channels; or a row of 8
@@ -45,8 +48,15 @@ REDUCE_PLANES = kernel("reduce_planes", "ReducePlanesTraits", "Lb1ELb1ELb1E")
 CONV_FORWARD, CONV_RECOMPUTE, CONV_ADJOINT = (
     kernel("conv", "ConvTraits", f"Lb1ELNS0_8ConvStepE{step}E") for step in range(3)
 )
+PATCHES = {
+    name: f"{name}_patch_kernelI13__nv_bfloat16Lb1E" for name in ("forward", "statistics", "outputs", "sources")
+}
 WEIGHT_GRADIENT = kernel("weight_gradient", "WeightGradientTraits", "Lb1E")
 SHOWN = {
+    "neighborhood_attention forward: a row of sources": (PATCHES["forward"], "rows", 0, PATCH_ROW),
+    "neighborhood_attention backward, statistics: a row of sources": (PATCHES["statistics"], "rows", 0, PATCH_ROW),
+    "neighborhood_attention backward, outputs: a row of sources": (PATCHES["outputs"], "rows", 0, PATCH_ROW),
+    "neighborhood_attention backward, sources: a row of outputs": (PATCHES["sources"], "rows", 0, PATCH_ROW),
     "ghost_head, add: sources of a tile": (GATHER_PLANES, "copies", 0, STAGING),
     "ghost_head forward, add: the sums over add": (GATHER_PLANES, "products", 0, FRAGMENT),
     "ghost_head forward, add: the sums over attn": (GATHER_PLANES, "products", 1, FRAGMENT),
@@ -157,8 +167,8 @@ def functions(library: Path, architecture: str) -> Iterator[tuple[str, list[str]
                 yield name, code.splitlines()
 
 
-def innermost_loops(code: list[str]) -> list[Counter[str]]:
-    """Count the instructions of the loops that have no loop inside, in the order of the code."""
+def loops_of(code: list[str], innermost: bool) -> list[Counter[str]]:
+    """Count the instructions of the loops that have no loop inside, or of those that have, in the order of the code."""
     labels: dict[str, int] = {}
     operations: list[str] = []
     loops: list[tuple[int, int]] = []
@@ -170,9 +180,9 @@ def innermost_loops(code: list[str]) -> list[Counter[str]]:
             target = re.search(r"\.L_x_\d+", match[2])
             if match[1].startswith("BRA") and target and target[0] in labels:
                 start = labels[target[0]]
-                if not any(start <= inner for inner, _ in loops):
-                    loops.append((start, len(operations)))
-    return [Counter(operations[start:end]) for start, end in loops]
+                loops.append((start, len(operations)))
+    chosen = [(start, end) for start, end in loops if innermost != any(start <= a and b < end for a, b in loops)]
+    return [Counter(operations[start:end]) for start, end in chosen]
 
 
 def count(loop: Counter[str], *prefixes: str) -> int:
@@ -181,8 +191,10 @@ def count(loop: Counter[str], *prefixes: str) -> int:
 
 
 def loop_of(code: list[str], kind: str, index: int) -> Counter[str]:
-    """Return the loop of float32 that is densest, or the ``index``-th of products or of copies."""
-    loops = innermost_loops(code)
+    """Return the loop of float32 that is densest, the ``index``-th of products or of copies, or the least of rows."""
+    if kind == "rows":
+        return min((loop for loop in loops_of(code, False) if count(loop, "HMMA")), key=lambda loop: loop.total())
+    loops = loops_of(code, True)
     if kind == "float32":
         return max(loops, key=lambda loop: loop["FFMA"] / loop.total())
     if kind == "products":
