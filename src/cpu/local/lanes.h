@@ -74,8 +74,7 @@ void pack_vector(const Row<const From*>& row, T* to) {
     }
     return;
   }
-  for (int64_t first = 0; first < row.count; first += L) {
-    const int64_t channels = smaller(L, row.count - first);
+  for_each_vector<T>(row.count, [&](int64_t first, int64_t channels) {
     Vector<T> v[L];
     const auto pixel = [&](int64_t p) { return row.data + smaller(p, row.pixels - 1) * row.column + first; };
     load_transposed<T>(pixel, channels, v);
@@ -85,7 +84,7 @@ void pack_vector(const Row<const From*>& row, T* to) {
     } else {
       for (int64_t c = 0; c < channels; ++c) store(to + (first + c) * L, v[c]);
     }
-  }
+  });
 }
 
 // The reverse of it.

@@ -59,17 +59,22 @@ void for_each_unit_of_chunks(const LocalPlan& plan, const LocalShape& shape, int
   }
 }
 
+// What the work on a unit is made of.
+struct LocalSteps {
+  bool products, sums;
+};
+
 // What the next unit of work reads and writes, brought into the second-level cache while this one is computed: a few
 // pixels between any two pieces of its work, since only some dozen lines can be on their way at a time.
 template <typename T>
 class LocalPrefetch {
  public:
-  // `next_head` is the head of the next unit. Work consists of products, and of sums as well where `sums` says so.
-  LocalPrefetch(const LocalWork<T>& work, const LocalWork<T>& next, int64_t next_head, bool sums)
+  // `next_head` is the head of the next unit.
+  LocalPrefetch(const LocalWork<T>& work, const LocalWork<T>& next, int64_t next_head, const LocalSteps& steps)
       : next_(next), head_(next_head) {
     const int64_t tap_shares = divide_up(work.plan.x.kernel_size, int64_t(dot_taps_at_once));
-    pieces_ = work.tile.y.length * work.vectors.count * tap_shares;
-    if (sums) pieces_ += work.tile.y.count * divide_up(work.tile.x.count, int64_t(sum_pixels[0]));
+    if (steps.products) pieces_ += work.tile.y.length * work.vectors.count * tap_shares;
+    if (steps.sums) pieces_ += work.tile.y.count * divide_up(work.tile.x.count, int64_t(sum_pixels[0]));
   }
 
   // The tile's pixels of a map. Those that its windows have beyond the tile belong to other tiles.
@@ -93,12 +98,12 @@ class LocalPrefetch {
   int64_t head_;
   Prefetch maps_[4];
   int64_t count_ = 0, at_ = 0;
-  int64_t pieces_, pixels_ = 0;  // of work; and those to fetch after each
+  int64_t pieces_ = 0, pixels_ = 0;  // of work; and those to fetch after each
 };
 
 // Call f(work, head, prefetch of the next unit) for units [first, last): see cpu/local/launch.h.
 template <typename T, typename Function>
-void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t first, int64_t last, bool sums,
+void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t first, int64_t last, const LocalSteps& steps,
                    const Function& f) {
   const auto work_of = [&](int64_t unit) {
     return LocalWork<T>(plan, shape, unit / shape.heads % plan.units(), unit / shape.heads / plan.units());
@@ -108,7 +113,7 @@ void for_each_unit(const LocalPlan& plan, const LocalShape& shape, int64_t first
     if (work.is_empty()) continue;
     const int64_t after = smaller(unit + 1, last - 1);
     const LocalWork<T> next = work_of(after);
-    LocalPrefetch<T> ahead(work, next, after % shape.heads, sums);
+    LocalPrefetch<T> ahead(work, next, after % shape.heads, steps);
     f(work, unit % shape.heads, ahead);
   }
 }

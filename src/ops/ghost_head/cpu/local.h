@@ -47,15 +47,17 @@ void gather_local(const Gather& pass, const cpu::LocalPlan& plan, int64_t first_
   const LocalShape shape = local_shape(pass.shape);
   LocalTaps<T> attn(pass.shape, plan);
   Sums<T, Vectors> sums(plan, channels);
-  for_each_unit<T>(plan, shape, first_unit, last_unit, true, [&](const auto& work, int64_t head, auto& ahead) {
-    ahead.add(pass.source, channels);
-    ahead.add(pass.attn, shape.taps());
-    ahead.add(pass.out, channels);
-    sums.take(work, pass.source, head * channels);
-    work.for_each_strip([&](const cpu::Strip& strip) {
-      sums.gather(work, strip, attn.read(work, strip, pass.attn, head), pass.out, head * channels, T(1), ahead);
-    });
-  });
+  for_each_unit<T>(plan, shape, first_unit, last_unit, {.products = false, .sums = true},
+                   [&](const auto& work, int64_t head, auto& ahead) {
+                     ahead.add(pass.source, channels);
+                     ahead.add(pass.attn, shape.taps());
+                     ahead.add(pass.out, channels);
+                     sums.take(work, pass.source, head * channels);
+                     work.for_each_strip([&](const cpu::Strip& strip) {
+                       sums.gather(work, strip, attn.read(work, strip, pass.attn, head), pass.out, head * channels,
+                                   T(1), ahead);
+                     });
+                   });
 }
 
 template <typename T>
@@ -64,16 +66,17 @@ void products_local(const Reduce& pass, const cpu::LocalPlan& plan, int64_t firs
   const LocalShape shape = local_shape(pass.shape);
   LocalTaps<T> grad_attn(pass.shape, plan);
   Products<T> products(plan, channels);
-  for_each_unit<T>(plan, shape, first_unit, last_unit, false, [&](const auto& work, int64_t head, auto& ahead) {
-    ahead.add(pass.value, channels);
-    ahead.add(pass.grad, channels);
-    ahead.add(pass.grad_attn, shape.taps());
-    products.take(work, pass.value, head * channels);
-    work.for_each_strip([&](const cpu::Strip& strip) {
-      products.compute(work, strip, pass.grad, head * channels, grad_attn.begin(), ahead);
-      grad_attn.write(work, strip, pass.grad_attn, head);
-    });
-  });
+  for_each_unit<T>(plan, shape, first_unit, last_unit, {.products = true, .sums = false},
+                   [&](const auto& work, int64_t head, auto& ahead) {
+                     ahead.add(pass.value, channels);
+                     ahead.add(pass.grad, channels);
+                     ahead.add(pass.grad_attn, shape.taps());
+                     products.take(work, pass.value, head * channels);
+                     work.for_each_strip([&](const cpu::Strip& strip) {
+                       products.compute(work, strip, pass.grad, head * channels, grad_attn.begin(), ahead);
+                       grad_attn.write(work, strip, pass.grad_attn, head);
+                     });
+                   });
 }
 
 template <typename T, int Vectors>

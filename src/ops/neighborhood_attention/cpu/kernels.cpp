@@ -41,18 +41,20 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
   const LocalShape& shape = pass.shape;
   Attention<T> attention(plan, shape, pass.bias);
   Sums<T, Vectors> sums(plan, pass.value_channels);
-  for_each_unit<T>(plan, shape, first_unit, last_unit, true, [&](const auto& work, int64_t head, auto& ahead) {
-    ahead.add(pass.query, shape.channels);
-    ahead.add(pass.key, shape.channels);
-    ahead.add(pass.value, pass.value_channels);
-    ahead.add(pass.out, pass.value_channels);
-    const int64_t channel = head * pass.value_channels;
-    attention.take(work, pass.key, head);
-    sums.take(work, pass.value, channel);
-    work.for_each_strip([&](const cpu::Strip& strip) {
-      sums.gather(work, strip, attention.compute(work, strip, pass.query, head, ahead), pass.out, channel, T(1), ahead);
-    });
-  });
+  for_each_unit<T>(plan, shape, first_unit, last_unit, {.products = true, .sums = true},
+                   [&](const auto& work, int64_t head, auto& ahead) {
+                     ahead.add(pass.query, shape.channels);
+                     ahead.add(pass.key, shape.channels);
+                     ahead.add(pass.value, pass.value_channels);
+                     ahead.add(pass.out, pass.value_channels);
+                     const int64_t channel = head * pass.value_channels;
+                     attention.take(work, pass.key, head);
+                     sums.take(work, pass.value, channel);
+                     work.for_each_strip([&](const cpu::Strip& strip) {
+                       sums.gather(work, strip, attention.compute(work, strip, pass.query, head, ahead), pass.out,
+                                   channel, T(1), ahead);
+                     });
+                   });
 }
 
 template <typename T, int Vectors>

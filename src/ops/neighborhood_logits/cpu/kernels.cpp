@@ -25,22 +25,23 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
   LaneBias<T> bias(plan, shape, pass.bias);
   Scratch<T> taps_of_tile(tap_numbers<T>(plan));
   T* const logits = taps_of_tile;
-  for_each_unit<T>(plan, shape, first_unit, last_unit, false, [&](const auto& work, int64_t head, auto& ahead) {
-    ahead.add(pass.query, shape.channels);
-    ahead.add(pass.key, shape.channels);
-    ahead.add(pass.logits, taps);
-    products.take(work, pass.key, head * shape.channels);
-    bias.read(work.sample, head, work.tile, work.vectors, T(1));
-    work.for_each_strip([&](const cpu::Strip& strip) {
-      products.compute(work, strip, pass.query, head * shape.channels, logits, ahead);
-      work.for_each_vector(strip, logits, [&](const LaneTaps<T>& vector) {
-        scale_taps(vector, bias, T(shape.scale));
-        fill_rows_apart(vector, plan.y.kernel_size);
-      });
-      unpack_lanes<T>(residue_of(pass.logits, plan, work.unit), work.sample, head * taps, taps, work.tile, strip,
-                      work.vectors, logits);
-    });
-  });
+  for_each_unit<T>(plan, shape, first_unit, last_unit, {.products = true, .sums = false},
+                   [&](const auto& work, int64_t head, auto& ahead) {
+                     ahead.add(pass.query, shape.channels);
+                     ahead.add(pass.key, shape.channels);
+                     ahead.add(pass.logits, taps);
+                     products.take(work, pass.key, head * shape.channels);
+                     bias.read(work.sample, head, work.tile, work.vectors, T(1));
+                     work.for_each_strip([&](const cpu::Strip& strip) {
+                       products.compute(work, strip, pass.query, head * shape.channels, logits, ahead);
+                       work.for_each_vector(strip, logits, [&](const LaneTaps<T>& vector) {
+                         scale_taps(vector, bias, T(shape.scale));
+                         fill_rows_apart(vector, plan.y.kernel_size);
+                       });
+                       unpack_lanes<T>(residue_of(pass.logits, plan, work.unit), work.sample, head * taps, taps,
+                                       work.tile, strip, work.vectors, logits);
+                     });
+                   });
 }
 
 template <typename T, int Vectors>
