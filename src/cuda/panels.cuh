@@ -144,9 +144,9 @@ __device__ void add_pairs(const T* left, const T* right, PairSums& sum) {
 // Two numbers as a word of T. They become what that leaves of them.
 template <typename T>
 __device__ uint32_t take_halves(float& lower, float& upper) {
-  // A variable: nvcc 13.0 stops with an internal error at the bits of an object without a name.
   const Pair<T> halves{{rounded<T>(lower), rounded<T>(upper)}};
-  const uint32_t word = __builtin_bit_cast(uint32_t, halves);
+  // Not const: nvcc 13.0 would try to know the bits at compile time, and stop with an internal error.
+  uint32_t word = __builtin_bit_cast(uint32_t, halves);
   float taken[2];
   unpack<T>(word, taken[0], taken[1]);
   lower -= taken[0], upper -= taken[1];
