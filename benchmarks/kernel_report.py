@@ -48,9 +48,7 @@ REDUCE_PLANES = kernel("reduce_planes", "ReducePlanesTraits", "Lb1ELb1ELb1E")
 CONV_FORWARD, CONV_RECOMPUTE, CONV_ADJOINT = (
     kernel("conv", "ConvTraits", f"Lb1ELNS0_8ConvStepE{step}E") for step in range(3)
 )
-PATCHES = {
-    name: f"{name}_patch_kernelI13__nv_bfloat16Lb1E" for name in ("forward", "statistics", "outputs", "sources")
-}
+PATCHES = {name: f"{name}_patch_kernelI13__nv_bfloat16Lb1E" for name in ("forward", "statistics", "outputs", "sources")}
 WEIGHT_GRADIENT = kernel("weight_gradient", "WeightGradientTraits", "Lb1E")
 SHOWN = {
     "neighborhood_attention forward: a row of sources": (PATCHES["forward"], "rows", 0, PATCH_ROW),
