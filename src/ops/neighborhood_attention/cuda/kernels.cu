@@ -107,7 +107,7 @@ void backward(const Backward& op, void* stream) {
 
 int64_t chunks(const LocalShape& shape) {
   // Thread blocks on a multiprocessor, over all heads: twice as many as are resident. The number was not measured.
-  constexpr int64_t enough = 2 * backward_resident_blocks;
+  constexpr int64_t enough = 2 * backward_resident_blocks<bfloat16>;
   const int64_t wanted = divide_up(enough * multiprocessors(), shape.heads);
   return partial_results(wanted, shape.batch, shape.height);
 }

@@ -10,13 +10,11 @@ namespace elsa::neighborhood_attention {
 using namespace cuda;
 
 // Thread blocks on a multiprocessor, whose 65536 registers are 128 for a thread of four, 168 of three and 255 of two.
-// The passes of the backward have more pairs in registers, and so do all without tensor cores; that of outputs has
-// most.
+// Without tensor cores more numbers are in registers, and so they are where two kinds of pairs lead to sums.
 template <typename T>
 constexpr int forward_resident_blocks = tensor_cores_take<T> ? 4 : 3;
-constexpr int backward_resident_blocks = 3;
 template <typename T>
-constexpr int outputs_resident_blocks = tensor_cores_take<T> ? 3 : 2;
+constexpr int backward_resident_blocks = forward_resident_blocks<T> - 1;
 
 // Shared memory is the bias, then the panels of each warp, then what a pass asks for beside these.
 __host__ __device__ inline int bias_numbers(const PatchGrid& grid) { return divide_up(grid.bias_size, 4) * 4; }

@@ -62,7 +62,7 @@ struct BackwardWarp {
 };
 
 template <typename T, bool Vector>
-__global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
+__global__ void __launch_bounds__(patches_threads, forward_resident_blocks<T>)
     statistics_patch_kernel(const PatchBackward<T> a) {
   const PatchGrid& grid = a.grid;
   const PatchUnit block(grid.tiling.groups(), 1);
@@ -141,7 +141,7 @@ struct BiasSums {
 // A thread block has every `units`-th group of four patches of a sample, and of query one slice of a head. The one that
 // has the first slice has the gradient of bias too.
 template <typename T, bool Vector>
-__global__ void __launch_bounds__(patches_threads, outputs_resident_blocks<T>)
+__global__ void __launch_bounds__(patches_threads, backward_resident_blocks<T>)
     outputs_patch_kernel(const PatchBackward<T> a) {
   const PatchGrid& grid = a.grid;
   const PatchUnit block(a.units, grid.query_slices);
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(patches_threads, outputs_resident_blocks<T>)
 
 // A thread block has four patches of sources, and of key and value one slice of a head.
 template <typename T, bool Vector>
-__global__ void __launch_bounds__(patches_threads, backward_resident_blocks)
+__global__ void __launch_bounds__(patches_threads, backward_resident_blocks<T>)
     sources_patch_kernel(const PatchBackward<T> a) {
   const PatchGrid& grid = a.grid;
   const int slices = grid.query_slices > grid.value_slices ? grid.query_slices : grid.value_slices;
