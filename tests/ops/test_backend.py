@@ -15,6 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 ANY = DEFAULT[0]
 
+# Torch notes for the whole process that a mode is on: modes of two threads that overlap leave that note behind, and
+# nothing compiles from then on.
+one_mode = threading.Lock()
+
 
 class Ops(TorchDispatchMode):
     """Notes the namespace of every op that runs."""
@@ -31,7 +35,7 @@ class Ops(TorchDispatchMode):
 def namespaces(case: Case, device: str) -> set[str]:
     """The namespaces of the ops that ``case`` and its gradients run."""
     tensors, grad = make(case, device=device), make_grad(case, device=device)
-    with Ops() as ops:
+    with one_mode, Ops() as ops:
         evaluate(case, tensors, grad)
     return ops.namespaces
 
