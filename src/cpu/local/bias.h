@@ -84,25 +84,27 @@ class LaneBias {
         alike = alike && place[l] == place[0] && taps.begin == 0 && taps.end == of.columns();
       }
     }
-    Lanes apart(int64_t tap) const {
-      Lanes number;
-      for (int l = 0; l < L; ++l) number[l] = tap;
-      return (number < begin) | (number >= end);
-    }
+    Lanes apart(Lanes tap) const { return (tap < begin) | (tap >= end); }
   };
 
   template <typename From>
   void read_row(const From* numbers, const TapsOfLanes& taps, T factor, T* to) const {
-    for (int64_t tap = 0; tap < columns(); ++tap, to += L) {
+    const int64_t size = bias_.columns(shape_);
+    Vector<T> row{};
+    if (numbers && size <= L) row = load_some<T>(numbers, size);
+    typename TapsOfLanes::Lanes in_every_lane{};  // the tap
+    for (int64_t tap = 0; tap < columns(); ++tap, in_every_lane += 1, to += L) {
       if (numbers && taps.alike) {
         store(to, broadcast(convert<T>(numbers[taps.place[0] + tap]) * factor));
         continue;
       }
       Vector<T> added{};
-      if (numbers) {
+      if (numbers && size <= L) {
+        added = shuffle<T>(row, taps.place + in_every_lane);
+      } else if (numbers) {
         for (int l = 0; l < L; ++l) added[l] = convert<T>(numbers[taps.place[l] + tap]);
       }
-      store(to, taps.apart(tap) ? broadcast(-T(INFINITY)) : added * factor);
+      store(to, taps.apart(in_every_lane) ? broadcast(-T(INFINITY)) : added * factor);
     }
   }
 

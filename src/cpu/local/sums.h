@@ -17,6 +17,47 @@ constexpr int sum_pixels[] = {7, 8};
 constexpr int sum_pixels[] = {4, 4};
 #endif
 
+// How the reaches of neighbouring pixels follow one another where they overlap: a pixel further each; or at rest for
+// the first pixels, at the left edge of a map in which they shift; or for the last ones, at its right edge; or all in
+// the same place. For K = 7, the first tap of each pixel:
+//
+//   further 0123456   left_edge 0000123   right_edge 0123333   same 0000000
+enum class Reaches { further, left_edge, right_edge, same };
+
+template <Reaches reaches, int K, int Pixels>
+constexpr int first_tap(int pixel) {
+  switch (reaches) {
+    case Reaches::further:
+      return pixel;
+    case Reaches::left_edge:
+      return pixel > K / 2 ? pixel - K / 2 : 0;
+    case Reaches::right_edge:
+      return pixel < Pixels - 1 - K / 2 ? pixel : Pixels - 1 - K / 2;
+    case Reaches::same:
+      return 0;
+  }
+}
+
+// Call f(std::integral_constant<Reaches, …>()) for the way in which the reaches of pixels follow one another that begin
+// at `starts`, in numbers of `width` a pixel; if it is another way, return false.
+template <int K, int Pixels, typename Function>
+ELSA_INLINE bool choose_reaches(const int64_t* starts, int64_t width, const Function& f) {
+  const auto choose = [&](auto reaches) {
+    for (int p = 1; p < Pixels; ++p) {
+      if (starts[p] - starts[0] != first_tap<reaches.value, K, Pixels>(p) * width) return false;
+    }
+    f(reaches);
+    return true;
+  };
+  if (choose(std::integral_constant<Reaches, Reaches::further>())) return true;
+  if constexpr (K > 0) {
+    return choose(std::integral_constant<Reaches, Reaches::left_edge>()) ||
+           choose(std::integral_constant<Reaches, Reaches::right_edge>()) ||
+           choose(std::integral_constant<Reaches, Reaches::same>());
+  }
+  return false;
+}
+
 // The rows of taps of one row of outputs, and the steps between them.
 template <typename T>
 struct TapRows {
@@ -26,13 +67,14 @@ struct TapRows {
   int64_t pitch;
 };
 
-// Taps of neighbouring pixels that are neighbours themselves: a source is loaded once for all pixels that look at it.
-// K is the number of columns, or 0 for what `taps` says.
-template <typename T, int Vectors, int K, int Pixels>
-ELSA_INLINE void gather_straight(TapRows<T> taps, T scale, T* out, int64_t step) {
+// A source is loaded once for all pixels that look at it. K is the number of columns, or 0 for what `taps` says.
+template <typename T, int Vectors, int K, int Pixels, Reaches reaches>
+ELSA_INLINE void gather_overlapping(TapRows<T> taps, T scale, T* out, int64_t step) {
   constexpr int L = lanes<T>, width = Vectors * L;
   Vector<T> sum[Pixels][Vectors] = {};
   const int64_t columns = K == 0 ? taps.columns : K;
+  constexpr auto first = first_tap<reaches, K, Pixels>;
+  constexpr int sources = first(Pixels - 1) + K;
   for (int64_t i = 0; i < taps.rows; ++i, taps.weights += columns * L, taps.window += taps.pitch) {
     if constexpr (K == 0) {
       for (int64_t j = 0; j < columns; ++j) {
@@ -44,13 +86,13 @@ ELSA_INLINE void gather_straight(TapRows<T> taps, T scale, T* out, int64_t step)
       }
     } else {
 #pragma GCC unroll 16
-      for (int s = 0; s < Pixels + K - 1; ++s) {
+      for (int s = 0; s < sources; ++s) {
         Vector<T> source[Vectors];
         for (int v = 0; v < Vectors; ++v) source[v] = load(taps.window + s * width + v * L);
 #pragma GCC unroll 8
         for (int p = 0; p < Pixels; ++p) {
-          if (p > s || s - p >= K) continue;
-          const T weight = taps.weights[(s - p) * L + p];
+          if (s < first(p) || s >= first(p) + K) continue;
+          const T weight = taps.weights[(s - first(p)) * L + p];
           for (int v = 0; v < Vectors; ++v) sum[p][v] += source[v] * weight;
         }
       }
@@ -82,22 +124,24 @@ ELSA_INLINE void gather_apart(TapRows<T> taps, const int64_t* starts, T scale, T
   }
 }
 
-template <typename T, int Vectors, int K, int Pixels>
-ELSA_INLINE void scatter_straight(TapRows<T> taps, T scale, const T* out, int64_t step) {
+template <typename T, int Vectors, int K, int Pixels, Reaches reaches>
+ELSA_INLINE void scatter_overlapping(TapRows<T> taps, T scale, const T* out, int64_t step) {
   constexpr int L = lanes<T>, width = Vectors * L;
+  constexpr auto first = first_tap<reaches, K, Pixels>;
+  constexpr int sources = first(Pixels - 1) + K;
   Vector<T> pixel[Pixels][Vectors];
   for (int p = 0; p < Pixels; ++p) {
     for (int v = 0; v < Vectors; ++v) pixel[p][v] = load_unaligned(out + p * step + v * L) * scale;
   }
   for (int64_t i = 0; i < taps.rows; ++i, taps.weights += K * L, taps.window += taps.pitch) {
 #pragma GCC unroll 16
-    for (int s = 0; s < Pixels + K - 1; ++s) {
+    for (int s = 0; s < sources; ++s) {
       Vector<T> source[Vectors];
       for (int v = 0; v < Vectors; ++v) source[v] = load(taps.window + s * width + v * L);
 #pragma GCC unroll 8
       for (int p = 0; p < Pixels; ++p) {
-        if (p > s || s - p >= K) continue;
-        const T weight = taps.weights[(s - p) * L + p];
+        if (s < first(p) || s >= first(p) + K) continue;
+        const T weight = taps.weights[(s - first(p)) * L + p];
         for (int v = 0; v < Vectors; ++v) source[v] += pixel[p][v] * weight;
       }
       for (int v = 0; v < Vectors; ++v) store(taps.window + s * width + v * L, source[v]);
@@ -138,12 +182,8 @@ void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumT
     // The last pixels overlap those before: they get the same numbers again.
     const int64_t p = lane.count < Pixels ? done : smaller(done, lane.count - Pixels);
     int64_t starts[Pixels];
-    bool straight = true;
     const int64_t now = smaller(Pixels, lane.count - p);
-    for (int64_t k = 0; k < now; ++k) {
-      starts[k] = (lane.base + lane.pattern[p + k]) * width;
-      straight = straight && starts[k] == starts[0] + k * width;
-    }
+    for (int64_t k = 0; k < now; ++k) starts[k] = (lane.base + lane.pattern[p + k]) * width;
     TapRows<T> here = taps;
     here.weights += p;
     T* to = out + p * tile.out_column;
@@ -151,10 +191,11 @@ void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumT
       for (int64_t k = 0; k < now; ++k, ++here.weights, to += tile.out_column) {
         gather_apart<T, Vectors, 1>(here, starts + k, tile.scale, to, tile.out_column);
       }
-    } else if (straight) {
-      here.window += starts[0];
-      gather_straight<T, Vectors, K, Pixels>(here, tile.scale, to, tile.out_column);
-    } else {
+    } else if (!choose_reaches<K, Pixels>(starts, width, [&](auto reaches) {
+                 TapRows<T> from = here;
+                 from.window += starts[0];
+                 gather_overlapping<T, Vectors, K, Pixels, reaches.value>(from, tile.scale, to, tile.out_column);
+               })) {
       gather_apart<T, Vectors, Pixels>(here, starts, tile.scale, to, tile.out_column);
     }
     between();
@@ -167,18 +208,20 @@ void scatter_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const Sum
   for (int64_t p = 0; p < lane.count;) {
     TapRows<T> here = taps;
     here.weights += p;
-    const auto start = [&](int64_t k) { return (lane.base + lane.pattern[p + k]) * width; };
-    bool straight = K > 0 && p + Pixels <= lane.count;
-    for (int64_t k = 1; straight && k < Pixels; ++k) straight = start(k) == start(0) + k * width;
-    here.window += start(0);
+    const T* from = out + p * tile.out_column;
+    int64_t starts[Pixels];
+    const int64_t now = smaller(Pixels, lane.count - p);
+    for (int64_t k = 0; k < now; ++k) starts[k] = (lane.base + lane.pattern[p + k]) * width;
+    here.window += starts[0];
     if constexpr (K > 0) {
-      if (straight) {
-        scatter_straight<T, Vectors, K, Pixels>(here, tile.scale, out + p * tile.out_column, tile.out_column);
+      if (now == Pixels && choose_reaches<K, Pixels>(starts, width, [&](auto reaches) {
+            scatter_overlapping<T, Vectors, K, Pixels, reaches.value>(here, tile.scale, from, tile.out_column);
+          })) {
         p += Pixels;
         continue;
       }
     }
-    scatter_one<T, Vectors>(here, tile.scale, out + p * tile.out_column);
+    scatter_one<T, Vectors>(here, tile.scale, from);
     ++p;
   }
 }
