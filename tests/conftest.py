@@ -33,6 +33,14 @@ def unemulated(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
     yield from backends.enter(request.param)
 
 
+@pytest.fixture(
+    params=[*backends.HARDWARE, pytest.param(backends.TORCH, marks=pytest.mark.slow)], ids=lambda backend: backend.name
+)
+def unemulated_formula_slow(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """As `unemulated`, for what takes the formula many seconds."""
+    yield from backends.enter(request.param)
+
+
 @pytest.fixture(params=backends.HARDWARE, ids=lambda backend: backend.name)
 def hardware(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
     """The kernels on the devices that they are for, for what is about the Python around the registered ops."""

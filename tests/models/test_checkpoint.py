@@ -22,24 +22,25 @@ DEPTHS, HEADS = (1, 2, 2), (1, 2, 4)
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("case", golden.cases("elsa_swin"))
-def test_official_numbers(case: Case, unemulated: Any) -> None:
+def test_official_numbers(case: Case, unemulated_formula_slow: Any) -> None:
+    device = unemulated_formula_slow.device
     model = timm.create_model(case.settings["model"]).double().eval()
     official = case.state_dict()
     load_official_checkpoint(model, official)
     # The conversion is made of differentiable steps: gradients come out by their official names.
-    parameters = {name: official[name].to(unemulated.device).requires_grad_() for name in case.settings["grad_norm"]}
+    parameters = {name: official[name].to(device).requires_grad_() for name in case.settings["grad_norm"]}
     pooled: list[Tensor] = []
     model.head.global_pool.register_forward_hook(lambda module, args, out: pooled.append(out))
-    model.to(unemulated.device)
+    model.to(device)
     size = case.settings["image_size"]
-    x = case.fill("input", (1, 3, size, size)).to(unemulated.device)
+    x = case.fill("input", (1, 3, size, size)).to(device)
     converted = convert_official(parameters)
     assert all(torch.equal(tensor, converted[name]) for name, tensor in model.state_dict().items())
 
     logits = functional_call(model, converted, x)
     assert_agrees("logits", logits, case.arrays["logits"])
     assert_agrees("pooled_features", pooled[0], case.arrays["pooled_features"])
-    grad = case.fill("grad", logits.shape).to(unemulated.device)
+    grad = case.fill("grad", logits.shape).to(device)
     grads = torch.autograd.grad(logits, list(parameters.values()), grad)
     for (name, norm), grad in zip(case.settings["grad_norm"].items(), grads, strict=True):
         assert float(grad.norm()) == pytest.approx(norm, rel=1e-9), name

@@ -155,7 +155,7 @@ def test_losses_and_gradients(autocast: bool) -> None:
         assert parameter.grad.any(), name
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_ops
 def test_training_lowers_the_loss_and_finds_what_it_was_shown() -> None:
     model = small_model()
@@ -300,7 +300,7 @@ def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Two steps find no coin.
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:boxes doesn't contain any box")
 @needs_ops
 def test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

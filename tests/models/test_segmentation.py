@@ -98,7 +98,7 @@ def test_published_size() -> None:
     assert ours_decoder == theirs_decoder
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "tissue.png"
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--steps", "2", "--output", str(picture)])

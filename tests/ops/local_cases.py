@@ -148,6 +148,7 @@ def vectors(op: type[AnyLocal]) -> list[AnyLocal]:
         op(),
         op(channels=40, heads=5, kernel_size=7, width=19, border="shift", height=9),
         op(channels=64, heads=2, kernel_size=7, height=9, width=21, border="shift", window_stride=5),
+        op(channels=32, heads=1, kernel_size=7, height=7, width=28, border="shift", window_stride=7),
         op(channels=33, heads=3, kernel_size=5, width=17, dilation=2, border="mask"),
         op(channels=37, heads=1, kernel_size=(3, 6), height=3, width=35, border="circular", bias="tap"),
         op(channels=7, heads=7, kernel_size=13, height=5, width=4, bias="none"),

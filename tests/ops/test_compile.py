@@ -55,8 +55,8 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     [row for op in OPS for row in zip(sized(op), cycle(["channels_last", "contiguous"]), strict=False)],
     ids=str,
 )
-def test_compile_once_for_every_size(unemulated: Backend, case: Case, layout: str) -> None:
-    names = case.given
+def test_compile_once_for_every_size(unemulated_formula_slow: Backend, case: Case, layout: str) -> None:
+    names, backend = case.given, unemulated_formula_slow
 
     def eager(*given: Tensor) -> Tensor:
         # Work around the op gives the compiler something to fuse with it and to get wrong about strides.
@@ -64,14 +64,14 @@ def test_compile_once_for_every_size(unemulated: Backend, case: Case, layout: st
         return call(case, {**dict.fromkeys(case.shapes), **doubled}).sin()
 
     # What the code generator makes of the formula is not ours to test, and takes minutes.
-    native = unemulated.implementation == "native"
+    native = backend.implementation == "native"
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="inductor" if native else "aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=native):
         for sizes in SIZES:
             call_of_size = replace(case, **sizes)
-            tensors = make(call_of_size, device=unemulated.device, layouts=case.laid_out(layout))
+            tensors = make(call_of_size, device=backend.device, layouts=case.laid_out(layout))
             leaves = [t.requires_grad_() for t in tensors.values() if t is not None]
-            grad = make_grad(call_of_size, device=unemulated.device)
+            grad = make_grad(call_of_size, device=backend.device)
             results = []
             for function in (compiled, eager):
                 out = function(*leaves)

@@ -61,16 +61,15 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from ops.cases import DTYPES
 from ops.checks import check, check_conversions
+from ops.pairwise import pairwise
 from ops.registry import OPS
 import elsa_ext
 print(elsa_ext.build_info()["cpu_capability"])
 for op in OPS:
-    for case in op.vectors:
-        for dtype in DTYPES:
-            for layout in ("contiguous", "channels_last"):
-                check(case, "cpu", dtype, layouts=case.laid_out(layout))
-            if dtype.itemsize == 2 and case.matrices:
-                check(case, "cpu", dtype, torch.float32)
+    for case, dtype, layout in pairwise(op.vectors, DTYPES, ["contiguous", "channels_last"]):
+        check(case, "cpu", dtype, layouts=case.laid_out(layout))
+        if dtype.itemsize == 2 and case.matrices:
+            check(case, "cpu", dtype, torch.float32)
 for dtype in (torch.float16, torch.bfloat16):
     check_conversions(dtype, "cpu")
 """
