@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.bench import measure, neighbours, op_elsa
-from elsa_ext.cli.bench.contenders import Contender, Task
-from elsa_ext.cli.bench.measure import Entrant
+from elsa_ext.cli.bench.contenders import OURS, Contender, Task
+from elsa_ext.cli.bench.measure import Entrant, Floors, run_rounds
 from elsa_ext.cli.bench.memory import Memory, measure_memory
 from elsa_ext.cli.bench.model import training_step
 from elsa_ext.cli.bench.problem_elsa import PRESETS, ElsaProblem
@@ -26,6 +27,7 @@ from elsa_ext.cli.bench.results import quartiles
 from elsa_ext.cli.parser import build_parser
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from .conftest import SMALL_BENCH as SMALL
 from .conftest import Result
@@ -325,6 +327,16 @@ def test_memory_that_a_library_allocates() -> None:
     memory = measure_memory(call, CPU)
     assert memory.peak == 0
     assert memory.extra == pytest.approx(2**20, rel=0.1)
+
+
+def test_every_second_round_goes_backwards() -> None:
+    order: list[str] = []
+    entrants = [
+        Entrant(Contender(key, key, dict), "forward", Task(partial(order.append, key), 1, 1), Memory(0, 0), 1.0)
+        for key in (OURS, "x", "y")
+    ]
+    run_rounds(entrants, 3, Floors(CPU, "float32"), tqdm(disable=True))
+    assert order == [OURS, "x", "y", "y", "x", OURS, OURS, "x", "y"]
 
 
 def test_rounds_of_slow_calls() -> None:

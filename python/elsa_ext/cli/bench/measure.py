@@ -138,14 +138,17 @@ def measure(comparison: Comparison, repeats: int, floors: Floors, bar: Any) -> M
 
 
 def run_rounds(entrants: list[Entrant], repeats: int, floors: Floors, bar: Any) -> dict[str, Any]:
-    """Sample every entrant and the floors once a round; return the rates of the floors."""
+    """Sample every entrant and the floors once a round; return the rates of the floors.
+
+    Every second round goes backwards: who comes after whom decides what is in the caches.
+    """
     ours = {entrant.direction: entrant.seconds for entrant in entrants if entrant.contender.key == OURS}
     schedule = [(entrant, entrant.rounds(repeats, ours[entrant.direction])) for entrant in entrants]
     bar.reset(sum(len(rounds) for _, rounds in schedule))
     floor_samples = []
     for number in range(repeats):
         floor_samples.append(floors.sample())
-        for entrant, rounds in schedule:
+        for entrant, rounds in schedule[:: -1 if number % 2 else 1]:
             if number in rounds:
                 entrant.samples += sample(entrant, floors.device)
                 bar.update()
