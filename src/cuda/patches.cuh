@@ -138,7 +138,7 @@ struct Patch {
 #pragma unroll
     for (int i = 0; i < patch_rows; ++i) {
       row_exists[i] = first_row + i < places_down;
-      rows[i] = row_exists[i] ? first_row + i : first_row;
+      rows[i] = row_exists[i] ? first_row + i : places_down - 1;
       row_positions[i] = row_residue + rows[i] * y.dilation;
     }
     const int own = first_column + lane_index() / 4;

@@ -59,6 +59,8 @@ def case(
         (FLOAT16, False, 1e-3, case((1, 6, 6, 9), kernel_size=(3, 7), window_stride=(2, 3), causal=(1, 0))),
         (FLOAT32, True, 2e-6, case((1, 40, 3, 19), border="mask", kernel_size=(3, 13), wider=-8)),
         (FLOAT32, True, 2e-6, case((1, 8, 9, 4), kernel_size=(5, 3), border="shift", relative=False)),
+        # Of five rows two are odd: the second patch of these has no pixel.
+        (FLOAT32, True, 2e-6, case((1, 8, 5, 9), border="zeros", dilation=(2, 1))),
     ],
     ids=lambda value: value.mangled if isinstance(value, NumberType) else None,
 )
