@@ -22,20 +22,29 @@ SANITIZER = """#!/bin/bash
 while [ "$1" != "$PYTHON" ]; do shift; done
 "$@"
 """
-STEPS = ("pip install", "pytest", "sanitize_gpu", "bench op", "bench module")
+STEPS = (
+    *("pip install", "pytest", "sanitize_gpu"),
+    *("bench op --op neighborhood_attention", "bench module --module NeighborhoodAttention"),
+    *("bench op --op ghost_head hadamard_attention", "bench module --module ELSA"),
+    "bench op --op neighborhood_logits",
+)
 
 
 @pytest.mark.parametrize(
-    ("broken", "failed", "left_out"),
+    ("seconds", "broken", "failed", "left_out"),
     [
-        ("no such call", [], ()),
-        ("-m pytest", ["tests"], ()),
-        ("sanitize_gpu|cli bench module", ["memcheck", "racecheck", "bench module"], ()),
-        ("-m pip install", ["build"], STEPS[1:]),
-        ("cli info", ["build"], STEPS[1:]),
+        (0, "no such call", [], ()),
+        (0, "-m pytest", ["tests"], ()),
+        (0, "sanitize_gpu|module ELSA", ["memcheck", "racecheck", "bench module ELSA"], ()),
+        (0, "-m pip install", ["build"], STEPS[1:]),
+        (0, "cli info", ["build"], STEPS[1:]),
+        (540, "no such call", [], STEPS[3:]),
     ],
 )
-def test_every_step_runs(tmp_path: Path, broken: str, failed: list[str], left_out: tuple[str, ...]) -> None:
+def test_every_step_runs(
+    tmp_path: Path, seconds: int, broken: str, failed: list[str], left_out: tuple[str, ...]
+) -> None:
+    """With a call that is ``broken``, when ``seconds`` have passed already."""
     for name, script in (("python", PYTHON), ("compute-sanitizer", SANITIZER)):
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
@@ -50,6 +59,7 @@ def test_every_step_runs(tmp_path: Path, broken: str, failed: list[str], left_ou
             "OUT": str(tmp_path / "results"),
             "CALLS": str(calls),
             "BROKEN": broken,
+            "SECONDS": str(seconds),  # where bash begins to count
         },
     )
     called = calls.read_text()

@@ -2,8 +2,9 @@
 # What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
 # graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
 # Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed,
-# no network. Ends within 9 minutes. A step that fails does not keep the others from running; the last lines name those
-# that failed. Writes benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
+# no network. Ends within 9 minutes, if the build ends within 200 s: tests and sanitizer have 340 s, the benchmarks what
+# is left then. A step that fails does not keep the others from running; the last lines name those that failed. Writes
+# benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}
@@ -37,10 +38,13 @@ tests() {
     -p no:cacheprovider
 }
 sanitize() { timeout 60 compute-sanitizer --tool "$1" --error-exitcode 1 "$python" .github/scripts/sanitize_gpu.py; }
-bench() {  # seconds, name of the result, arguments of elsa-ext bench
-  local seconds=$1 json=$results-$2.json status=0
+bench() {  # seconds at most, name of the result, arguments of elsa-ext bench
+  local seconds=$1 json=$results-$2.json left=$((540 - SECONDS)) status=0
   shift 2
-  timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --device cuda --backprop --json "$json" || status=$?
+  [ "$left" -gt 0 ] || { echo "LEFT OUT: elsa-ext bench $*, since 9 minutes are over"; return; }
+  [ "$left" -gt "$seconds" ] || seconds=$left
+  timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --batch 128 --device cuda --backprop --json "$json" ||
+    status=$?
   [ $status != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
   return $status
 }
@@ -57,7 +61,14 @@ else
 fi
 gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
 results=$out/$gpu-$(date -u +%Y%m%d)
-step "bench op, bfloat16" bench 60 op-bfloat16 op --batch 128 --dtype bfloat16
-step "bench op, float32" bench 40 op-float32 op --batch 128 --baselines depthwise
-step "bench module" bench 20 module-bfloat16 module --batch 128 --dtype bfloat16 --baselines timm
+elsa=(ghost_head hadamard_attention) swin=(swin-t-1 swin-t-2 swin-t-3)
+step "bench neighborhood_attention" bench 50 neighborhood-attention-bfloat16 \
+  op --op neighborhood_attention --preset "${swin[@]}" --dtype bfloat16 --baselines unfold sdpa flex natten
+step "bench op, bfloat16" bench 50 op-bfloat16 op --op "${elsa[@]}" --dtype bfloat16
+step "bench module NeighborhoodAttention" bench 20 neighborhood-module-bfloat16 \
+  module --module NeighborhoodAttention --preset "${swin[@]}" --dtype bfloat16 --baselines timm sdpa natten
+step "bench module ELSA" bench 20 module-bfloat16 module --module ELSA --dtype bfloat16 --baselines timm
+step "bench neighborhood_logits" bench 20 neighborhood-logits-bfloat16 \
+  op --op neighborhood_logits --preset "${swin[@]}" --dtype bfloat16 --baselines unfold natten
+step "bench op, float32" bench 30 op-float32 op --op "${elsa[@]}" --baselines depthwise
 finish

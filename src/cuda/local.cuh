@@ -57,8 +57,8 @@ struct HeadTap {
   }
 };
 
-// to[h,t,i] = scale · Σ_c outputs[h,c,i] · sources[h,c,j(i,t)] + bias[h,t,i], and −∞ where a tap does not count.
-// Without a bias and with `plain` it is 0 there.
+// to[h,t,i] = scale · Σ_c outputs[h,c,i] · sources[h,c,j(i,t)] + bias[h,t,i], and where a tap does not count −∞, or
+// 0 if `plain`.
 struct ProductPass {
   LocalShape shape;
   int64_t channels;  // of a head

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cmath>
-#include <initializer_list>
 
 #include "../core/local_attention.h"
 #include "panels.cuh"
@@ -127,7 +126,7 @@ struct Patch {
   bool row_exists[patch_rows], column_exists;
   int row_positions[patch_rows], column_position;
 
-  // What a panel's pixels are, for copy_pixels.
+  // What the whole patch is, for copy_patch.
   int first_row, first_column, places_down, places_across;
 
   __device__ Patch(const PatchTiling& tiling, const PatchAxis& y, const PatchAxis& x, int index) {
@@ -259,9 +258,10 @@ __device__ inline void finish_logits(const PairPlaces& places, const float* bias
   }
 }
 
-// What the kernels on patches can take: sums in float32, and 32 bits for pixels and for bytes along a row.
+// Whether sizes and dtype are what the kernels on patches can take: sums in float32, and 32 bits for pixels and for
+// bytes along a row.
 template <typename Maps>
-bool patches_take(const LocalShape& shape, DType dtype, const Maps& maps) {
+bool fit_patches(const LocalShape& shape, DType dtype, const Maps& maps) {
   constexpr int64_t most_pixels = 1 << 30, most_length = 1 << 24, most_taps = 64;
   bool fits = dtype != DType::float64 && larger(shape.height, shape.width) <= most_length &&
               larger(shape.y.kernel_size, shape.x.kernel_size) <= most_taps &&

@@ -46,6 +46,15 @@ def kinds(model: nn.Module) -> list[type[nn.Module]]:
     return [next(kind for kind in blocks if issubclass(given, kind)) for given in found.values()]
 
 
+def assert_refused(model: nn.Module, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    """``convert`` says why, and the model is as it was."""
+    before = list(model.modules())
+    with pytest.raises(error) as caught:
+        convert(model, **arguments)
+    assert str(caught.value) == message
+    assert list(map(id, model.modules())) == list(map(id, before))
+
+
 E, W = ELSABlock, SwinTransformerBlock
 
 
@@ -210,9 +219,4 @@ def test_every_new_parameter_trains() -> None:
 def test_errors_leave_the_model_alone(
     make: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    model = make()
-    before = list(model.modules())
-    with pytest.raises(error) as caught:
-        convert(model, **arguments)
-    assert str(caught.value) == message
-    assert list(map(id, model.modules())) == list(map(id, before))
+    assert_refused(make(), arguments, error, message)

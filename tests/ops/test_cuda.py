@@ -8,8 +8,8 @@ import torch
 from ops import backends
 from ops.cases import Case, make, make_grad
 from ops.checks import call, evaluate
+from ops.ghost_head_cases import GhostHead
 from ops.registry import every
-from ops.test_ghost_head import GhostHead
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import torch
 from ops.backends import Backend
 from ops.cases import Case, make, make_grad
 from ops.checks import evaluate
+from ops.ghost_head_cases import GhostHead
 from ops.pairwise import pairwise
 from ops.registry import every
-from ops.test_ghost_head import GhostHead
 
 CALLS = pairwise(every("kernels"), [torch.float32, torch.bfloat16], ["contiguous", "channels_last"])
 

@@ -34,9 +34,9 @@ class NeighborhoodAttention(nn.Module):
     neighbours of a pixel: see `elsa_ext.neighborhood_logits` for which those are. The input is (B, H, W, dim), or
     (B, L, dim) if ``kernel_size`` is a tuple of one number; so is the output.
 
-    Query, key and value are views of the output of ``qkv``; no attention map is kept in memory, but in training with
-    ``attn_drop``. With the border "shift", the neighbourhood is as wide as the map at most: where a map is smaller than
-    ``kernel_size · dilation``, every pixel attends to what there is, with the same bias for the same distance.
+    Query, key and value are views of the output of ``qkv``; no attention map is kept in memory, except in training
+    with ``attn_drop``. With the border "shift", the neighbourhood is as wide as the map at most: where a map is smaller
+    than ``kernel_size · dilation``, every pixel attends to what there is, with the same bias for the same distance.
 
     The parameters are those of NATTEN's modules: ``qkv``, ``proj``, and ``rpb`` of shape (heads, 2·Kh − 1, 2·Kw − 1) or
     (heads, 2·K − 1), the bias for every relative position, key less query, from −(K − 1) to K − 1; or None.
@@ -48,7 +48,7 @@ class NeighborhoodAttention(nn.Module):
         head_dim: Channels of a head; None means ``dim // heads``, which must be exact.
         dilation: Distance of neighbours, in pixels; one number or one for each axis, as what follows.
         window_stride: How many outputs share a window, 1 to K; K means the windows of Swin. With "shift" alone.
-        causal: Attend to nothing behind the output. With "shift" alone.
+        causal: Attend to nothing after the output. With "shift" alone.
         qkv_bias: Give ``qkv`` a bias.
         qk_scale: Scale of the products of query and key; None or 0 means ``head_dim ** -0.5``.
         rel_pos_bias: Learn ``rpb``.

@@ -11,15 +11,14 @@ from .checks import LARGEST, check_device, check_dtype, check_like, check_size, 
 Pair: TypeAlias = int | Sequence[int]
 Flags: TypeAlias = bool | Sequence[bool]
 
+BORDERS = ("zeros", "mask", "circular", "shift")
+
 
 def flags(causal: Flags) -> int | list[int]:
     """Return a flag for both axes, or for each, as the ops take it, 0 or 1: PyTorch cannot trace a list of bools."""
     if isinstance(causal, int):
         return int(causal)
     return [int(flag) if isinstance(flag, bool) else flag for flag in causal]
-
-
-BORDERS = ("zeros", "mask", "circular", "shift")
 
 
 class Neighbours(NamedTuple):
@@ -97,9 +96,10 @@ def gathered(tensor: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 def outer(y: Tensor | None, x: Tensor | None) -> Tensor | None:
     """Combine what both axes say of their taps, (H, Kh) and (W, Kw), to (H, Kh, W, Kw)."""
-    if y is None or x is None:
-        return y if x is None and y is None else y[:, :, None, None] if x is None else x  # type: ignore[index]
-    return y[:, :, None, None] & x
+    if y is None:
+        return x
+    rows = y[:, :, None, None]
+    return rows if x is None else rows & x
 
 
 def neighbouring(tensor: Tensor, heads: int, y: Neighbours, x: Neighbours) -> Tensor:

@@ -83,7 +83,8 @@ inline MapView residue_of(MapView map, const LocalPlan& plan, const LocalUnit& u
   return map;
 }
 
-// Call f(row of the window, row of the map) for those that lie in the map, and f.outside(row of the window) for others.
+// Call inside(row of the window, row of the map) for the rows that lie in the map, outside(row of the window) for
+// others.
 template <typename Inside, typename Outside>
 ELSA_INLINE void for_each_row(const LocalAxis& axis, const Inside& inside, const Outside& outside) {
   for (int64_t y = 0; y < axis.length; ++y) axis.pixel(y) < 0 ? outside(y) : inside(y, axis.pixel(y));

@@ -34,7 +34,7 @@ ELSA_INLINE void scale_taps(const LaneTaps<T>& taps, LaneBias<T>& bias, T scale)
   });
 }
 
-// The softmax of number · scale + bias, where both are in units of log 2.
+// The softmax of number · scale + bias, where both are in units of ln 2: its powers are of 2.
 template <typename T>
 ELSA_INLINE void softmax_taps(const LaneTaps<T>& taps, LaneBias<T>& bias, T scale) {
   constexpr int64_t L = lanes<T>;

@@ -1,7 +1,7 @@
 // ghost_head for what the kernels with a compile-time K leave: other kernel sizes, strides, float64, huge maps.
 #pragma once
 
-#include "../../../cuda/any.cuh"
+#include "../../../cuda/local.cuh"
 #include "matrix.cuh"
 #include "passes.h"
 
@@ -65,30 +65,31 @@ __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_attn_an
   });
 }
 
-// A thread has one element of the matrices, along x of the grid, and the partial results blockIdx.y, blockIdx.y +
-// gridDim.y, …
-template <typename T>
-__global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrices_any_kernel(const Reduce op) {
+// Sums over pixels for the gradients of the matrices. A thread has one element of these, along x of the grid, and the
+// partial results blockIdx.y, blockIdx.y + gridDim.y, … `source_of_tap` gives the source that a tap of an output looks
+// at along an axis, if it counts and finds one.
+template <typename T, typename SourceOfTap>
+__device__ void add_over_pixels(const Reduce& op, const SourceOfTap& source_of_tap) {
   using A = Accumulator<T>;
   const Shape& shape = op.shape;
-  const int64_t K = shape.x.kernel_size, d = shape.x.dilation;
-  const int64_t s = shape.x.stride, taps = K * K;
+  const int64_t taps = shape.taps(), columns = shape.x.kernel_size;
   const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, sum_samples = shape.batch / op.sums;
   if (index >= shape.channels * taps) return;
   const int64_t channel = index % shape.channels, tap = index / shape.channels;
-  const int64_t dy = (tap / K - K / 2) * d, dx = (tap % K - K / 2) * d;
-  const int64_t attn_channel = channel / (shape.channels / shape.heads) * taps + tap;
+  const int64_t attn_channel = channel / shape.head_channels() * taps + tap;
   for (int64_t partial = blockIdx.y; partial < op.sums * op.chunks; partial += gridDim.y) {
     const int64_t sum_index = partial / op.chunks;
     A sum_mul = 0, sum_add = 0;
     RowOfPixels unit(partial - sum_index * op.chunks, op.grad.height);
     for (; unit.sample < sum_samples; unit.advance(op.chunks, op.grad.height)) {
       const int64_t sample = sum_index * sum_samples + unit.sample, y = unit.row;
-      if (y * s + dy < 0 || y * s + dy >= op.value.height) continue;
+      const Source row = source_of_tap(shape.y, y, tap / columns, shape.height);
+      if (!row.inside) continue;
       for (int64_t x = 0; x < op.grad.width; ++x) {
-        if (x * s + dx < 0 || x * s + dx >= op.value.width) continue;
+        const Source column = source_of_tap(shape.x, x, tap % columns, shape.width);
+        if (!column.inside) continue;
         const A product = widened(*op.grad.at<const T>(sample, channel, y, x)) *
-                          widened(*op.value.at<const T>(sample, channel, y * s + dy, x * s + dx));
+                          widened(*op.value.at<const T>(sample, channel, row.position, column.position));
         sum_add += product;
         if (op.partial_mul) sum_mul += product * widened(*op.attn.at<const T>(sample, attn_channel, y, x));
       }
@@ -97,6 +98,14 @@ __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrice
     if (op.partial_mul) static_cast<A*>(op.partial_mul)[to] = sum_mul;
     if (op.partial_add) static_cast<A*>(op.partial_add)[to] = sum_add;
   }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrices_any_kernel(const Reduce op) {
+  add_over_pixels<T>(op, [](const Neighbourhood& axis, int64_t output, int64_t tap, int64_t length) {
+    const int64_t position = output * axis.stride + (tap - axis.kernel_size / 2) * axis.dilation;
+    return Source{position, position >= 0 && position < length};
+  });
 }
 
 }  // namespace elsa::ghost_head

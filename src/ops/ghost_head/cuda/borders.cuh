@@ -1,9 +1,7 @@
 // ghost_head at every border, with sizes for each axis: what is not square. See contract.h.
 #pragma once
 
-#include "../../../cuda/local.cuh"
-#include "matrix.cuh"
-#include "passes.h"
+#include "any.cuh"
 
 namespace elsa::ghost_head {
 
@@ -96,38 +94,9 @@ __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_attn_bo
   });
 }
 
-// A thread has one element of the matrices, along x of the grid, and the partial results blockIdx.y, blockIdx.y +
-// gridDim.y, …
 template <typename T>
 __global__ void __launch_bounds__(any_threads, any_resident_blocks) grad_matrices_borders_kernel(const Reduce op) {
-  using A = Accumulator<T>;
-  const Shape& shape = op.shape;
-  const int64_t taps = shape.taps(), columns = shape.x.kernel_size;
-  const int64_t index = int64_t(blockIdx.x) * any_threads + threadIdx.x, sum_samples = shape.batch / op.sums;
-  if (index >= shape.channels * taps) return;
-  const int64_t channel = index % shape.channels, tap = index / shape.channels;
-  const int64_t attn_channel = channel / shape.head_channels() * taps + tap;
-  for (int64_t partial = blockIdx.y; partial < op.sums * op.chunks; partial += gridDim.y) {
-    const int64_t sum_index = partial / op.chunks;
-    A sum_mul = 0, sum_add = 0;
-    RowOfPixels unit(partial - sum_index * op.chunks, op.grad.height);
-    for (; unit.sample < sum_samples; unit.advance(op.chunks, op.grad.height)) {
-      const int64_t sample = sum_index * sum_samples + unit.sample, y = unit.row;
-      const Source row = source_that_counts(shape.y, y, tap / columns, shape.height);
-      if (!row.inside) continue;
-      for (int64_t x = 0; x < op.grad.width; ++x) {
-        const Source column = source_that_counts(shape.x, x, tap % columns, shape.width);
-        if (!column.inside) continue;
-        const A product = widened(*op.grad.at<const T>(sample, channel, y, x)) *
-                          widened(*op.value.at<const T>(sample, channel, row.position, column.position));
-        sum_add += product;
-        if (op.partial_mul) sum_mul += product * widened(*op.attn.at<const T>(sample, attn_channel, y, x));
-      }
-    }
-    const int64_t to = (partial * shape.channels + channel) * taps + tap;
-    if (op.partial_mul) static_cast<A*>(op.partial_mul)[to] = sum_mul;
-    if (op.partial_add) static_cast<A*>(op.partial_add)[to] = sum_add;
-  }
+  add_over_pixels<T>(op, source_that_counts);
 }
 
 }  // namespace elsa::ghost_head

@@ -1,8 +1,6 @@
 // What the passes of neighborhood_attention on patches share.
 #pragma once
 
-#include <cfloat>
-
 #include "../../../cuda/patches.cuh"
 
 namespace elsa::neighborhood_attention {
@@ -10,7 +8,8 @@ namespace elsa::neighborhood_attention {
 using namespace cuda;
 
 // Thread blocks on a multiprocessor, whose 65536 registers are 128 for a thread of four, 168 of three and 255 of two.
-// Without tensor cores more numbers are in registers, and so they are where two kinds of pairs lead to sums.
+// Products without tensor cores take more of them, and so do the two passes of the backward that sum up
+// gradients.
 template <typename T>
 constexpr int forward_resident_blocks = tensor_cores_take<T> ? 4 : 3;
 template <typename T>

@@ -1,6 +1,8 @@
 // The forward of neighborhood_attention on patches: an online softmax over the sources that a patch looks at.
 #pragma once
 
+#include <cfloat>
+
 #include "patch.cuh"
 
 namespace elsa::neighborhood_attention {

@@ -1,6 +1,9 @@
 // The launches of neighborhood_attention's passes on patches.
 #pragma once
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "../../../cuda/dispatch.cuh"
 #include "passes.h"
 #include "patch_backward.cuh"
@@ -10,11 +13,12 @@ namespace elsa::neighborhood_attention {
 
 using namespace cuda;
 
-// Numbers of float32, a table of reaches for both axes after those that a pass has for itself.
+// The room for the reaches of both axes, in float32 numbers. It comes after what a pass keeps for itself.
 inline int64_t reach_numbers(const LocalShape& shape) {
   return (shape.height + shape.width) * int64_t(sizeof(Reach) / sizeof(float));
 }
 
+// The room for the statistics, likewise.
 inline int64_t statistics_numbers(const LocalShape& shape) {
   return 2 * shape.batch * shape.heads * shape.height * shape.width;
 }
@@ -63,7 +67,7 @@ size_t outputs_shared_bytes(const PatchGrid& grid) {
 template <typename T>
 bool patches_take(const Forward& op) {
   const PatchGrid grid = patch_grid(op, nullptr);
-  return cuda::patches_take(op.shape, op.query.dtype, std::initializer_list{op.query, op.key, op.value, op.out}) &&
+  return fit_patches(op.shape, op.query.dtype, std::initializer_list{op.query, op.key, op.value, op.out}) &&
          op.shape.heads * grid.value_slices <= most_blocks_yz &&
          patch_shared_bytes<T>(grid, forward_panels(grid)) <= most_shared_bytes;
 }
@@ -72,7 +76,7 @@ template <typename T>
 bool patches_take(const Backward& op) {
   const PatchGrid grid = patch_grid(op, nullptr);
   const auto maps = std::initializer_list{op.query, op.key, op.value, op.grad, op.grad_query, op.sum_key, op.sum_value};
-  return cuda::patches_take(op.shape, op.query.dtype, maps) &&
+  return fit_patches(op.shape, op.query.dtype, maps) &&
          op.shape.heads * std::max(grid.query_slices, grid.value_slices) <= most_blocks_yz &&
          outputs_shared_bytes<T>(grid) <= most_shared_bytes;
 }
