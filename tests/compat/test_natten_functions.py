@@ -233,6 +233,13 @@ def test_attention_of_another_dtype_than_the_values() -> None:
     assert natten.natten2dav(attn, value, 3, 1).dtype == torch.bfloat16
 
 
+def test_meta_tensors() -> None:
+    query, attn = torch.empty(2, 3, 6, 7, 4, device="meta"), torch.empty(2, 3, 6, 7, 9, device="meta")
+    assert natten.na2d_qk(query, query, 3).shape == attn.shape and natten.na2d_av(attn, query, 3).shape == query.shape
+    last = query.movedim(1, -2)
+    assert natten.na2d(last, last, last, 3).shape == last.shape
+
+
 class Spy(TorchDispatchMode):
     """Notes every op that is not a view, and the addresses of what it takes."""
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
+from ...ops import autocast
 from ...ops.ghost_head import ghost_head
 from ...ops.neighborhood_attention import neighborhood_attention
 from ...ops.neighborhood_logits import neighborhood_logits
@@ -358,7 +358,7 @@ def _aggregate(
     refuse(name, (attn, value), additional_values=additional_values)
     options = _neighbourhood(name, axes, kernel_size, dilation, is_causal)
     check_weights(name, axes, attn, value, options["kernel_size"])
-    if not torch.is_autocast_enabled(value.device.type):
+    if not autocast.is_enabled(value.device.type):
         attn = attn.to(value.dtype)  # a softmax may have been computed in more
     attn, value = _as_maps(axes, attn, value)
     layout = choose(attn, value)
