@@ -196,6 +196,16 @@ def test_rule_of_natten(case: str, bias: bool) -> None:
             assert_agrees(f"{way.__name__}, gradient of {name}", got, want)
 
 
+@pytest.mark.parametrize("way", [fused, unfused])
+def test_heads_of_every_sample_have_their_bias(way: Callable[[Call], Tensor]) -> None:
+    """Where heads are apart, each is a sample for the ops, and so has a bias of its own."""
+    first, rpb = torch.randn(3, 2, 3, 5, 6, 4, **DOUBLE), torch.randn(3, 5, 5, **DOUBLE)
+    _, expected = attend(*first, rpb, [(3, 1, 1, False)] * 2)
+    for order in ORDERS.values():
+        tensors = [order(tensor) for tensor in first]
+        assert_agrees("out", way(Call(*tensors, rpb=rpb, options={"kernel_size": 3}, scale=1.0)), expected)
+
+
 def test_logits_that_do_not_count_are_minus_infinity() -> None:
     query, key = torch.randn(2, 1, 2, 6, 7, 4, **DOUBLE)
     expected, _ = attend(query, key, key, None, [(3, 1, 1, True), (3, 1, 1, False)])
