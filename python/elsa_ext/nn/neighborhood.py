@@ -286,7 +286,7 @@ def _fit(
     kernel_size, dilation, window_stride = list(kernel_size), list(dilation), list(window_stride)
     for axis, length in enumerate(map_size):
         taps = kernel_size[axis]
-        if taps * dilation[axis] > length:
+        if 0 < length < taps * dilation[axis]:  # of an empty map the op says that it has no row
             dilation[axis] = min(dilation[axis], length)
             kernel_size[axis] = length // dilation[axis]
             window_stride[axis] = min(window_stride[axis], kernel_size[axis])
