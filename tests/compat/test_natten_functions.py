@@ -196,6 +196,16 @@ def test_rule_of_natten(case: str, bias: bool) -> None:
             assert_agrees(f"{way.__name__}, gradient of {name}", got, want)
 
 
+@pytest.mark.parametrize("way", [fused, unfused])
+def test_heads_of_every_sample_have_their_bias(way: Callable[[Call], Tensor]) -> None:
+    """Where heads are apart, each is a sample for the ops, and so has a bias of its own."""
+    first, rpb = torch.randn(3, 2, 3, 5, 6, 4, **DOUBLE), torch.randn(3, 5, 5, **DOUBLE)
+    _, expected = attend(*first, rpb, [(3, 1, 1, False)] * 2)
+    for order in ORDERS.values():
+        tensors = [order(tensor) for tensor in first]
+        assert_agrees("out", way(Call(*tensors, rpb=rpb, options={"kernel_size": 3}, scale=1.0)), expected)
+
+
 def test_logits_that_do_not_count_are_minus_infinity() -> None:
     query, key = torch.randn(2, 1, 2, 6, 7, 4, **DOUBLE)
     expected, _ = attend(query, key, key, None, [(3, 1, 1, True), (3, 1, 1, False)])
@@ -231,6 +241,13 @@ def test_attention_of_another_dtype_than_the_values() -> None:
     """As a softmax that computes in float32 leaves it."""
     attn, value = torch.rand(1, 2, 5, 6, 9), torch.randn(1, 2, 5, 6, 4, dtype=torch.bfloat16)
     assert natten.natten2dav(attn, value, 3, 1).dtype == torch.bfloat16
+
+
+def test_meta_tensors() -> None:
+    query, attn = torch.empty(2, 3, 6, 7, 4, device="meta"), torch.empty(2, 3, 6, 7, 9, device="meta")
+    assert natten.na2d_qk(query, query, 3).shape == attn.shape and natten.na2d_av(attn, query, 3).shape == query.shape
+    last = query.movedim(1, -2)
+    assert natten.na2d(last, last, last, 3).shape == last.shape
 
 
 class Spy(TorchDispatchMode):
@@ -325,6 +342,18 @@ def test_arguments_that_are_not_known() -> None:
     with pytest.raises(TypeError, match="na2d has no argument strides"):
         natten.na2d(THREE, THREE, THREE, 3, strides=1)
     natten.na2d(THREE, THREE, THREE, 3, q_tile_shape=(8, 8), torch_compile=True, backward_kv_splits=None)
+
+
+@pytest.mark.parametrize("way", [fused, unfused])
+@pytest.mark.parametrize(("dtype", "of_rpb"), [("float32", "float64"), ("float64", "float32"), ("float32", "bfloat16")])
+def test_bias_of_another_dtype(way: Callable[[Call], Tensor], dtype: str, of_rpb: str) -> None:
+    tensors = torch.randn(3, 1, 2, 5, 6, 4, dtype=getattr(torch, dtype))
+    rpb = torch.randn(2, 5, 5, dtype=getattr(torch, of_rpb), requires_grad=True)
+    out = way(Call(*tensors, rpb=rpb, options={"kernel_size": 3}, scale=0.5))
+    same = way(Call(*tensors, rpb=rpb.detach().to(tensors.dtype), options={"kernel_size": 3}, scale=0.5))
+    assert torch.equal(out, same)
+    out.sum().backward()
+    assert rpb.grad.dtype == rpb.dtype and rpb.grad.any()
 
 
 def test_what_does_not_fit_is_an_error_as_in_natten() -> None:

@@ -86,7 +86,9 @@ def test_constructor_of_014(as_natten: Install) -> None:
     assert plain.rpb.shape == (3, 13, 13)  # there unless told not to
     module = package.NeighborhoodAttention2D(12, 3, 7, 2, False, False, 0.5, 0.1, 0.2)
     assert module.rpb is None and module.qkv.bias is None
-    assert (module.dilation, module.scale, module.attn_drop.p, module.proj_drop.p) == ([2, 2], 0.5, 0.1, 0.2)
+    assert (module.scale, module.attn_drop.p, module.proj_drop.p) == (0.5, 0.1, 0.2)
+    assert (module.kernel_size, module.dilation, module.window_size) == (7, 2, 14)
+    assert package.NeighborhoodAttention2D(12, 3, 7, rel_pos_bias=False).rpb is None
     assert package.NeighborhoodAttention1D(dim=12, num_heads=3, kernel_size=7).rpb.shape == (3, 13)
 
 
@@ -95,8 +97,9 @@ def test_constructor_of_017(as_natten: Install) -> None:
     assert package.__version__ == natten.__version__ == "0.17.4"
     assert package.NeighborhoodAttention2D(12, 3, 7).rpb is None
     module = package.NeighborhoodAttention1D(12, 3, 7, 2, True, True, False, 0.5, 0.1, 0.2, False)
-    assert module.rpb.shape == (3, 13) and module.qkv.bias is None and module.causal == [True]
-    assert (module.dilation, module.scale, module.attn_drop.p, module.proj_drop.p) == ([2], 0.5, 0.1, 0.2)
+    assert module.rpb.shape == (3, 13) and module.qkv.bias is None and module.is_causal == (True,)
+    assert (module.kernel_size, module.dilation, module.scale) == ((7,), (2,), 0.5)
+    assert (module.attn_drop.p, module.attn_drop_rate, module.proj_drop.p) == (0.1, 0.1, 0.2)
 
 
 def test_constructor_of_021(as_natten: Install) -> None:
@@ -116,9 +119,17 @@ def test_constructor_of_021(as_natten: Install) -> None:
             proj_drop=0.2,
         ),
     ):
-        assert module.rpb is None and module.qkv.bias is None and module.causal == [True, True]
-        assert (module.window_stride, module.dilation, module.scale) == ([2, 2], [3, 3], 0.5)
-        assert module.proj_drop.p == 0.2
+        assert module.rpb is None and module.qkv.bias is None and module.is_causal == (True, True)
+        assert (module.kernel_size, module.stride, module.dilation) == ((7, 7), (2, 2), (3, 3))
+        assert (module.scale, module.proj_drop.p, module.embed_dim, module.na_dim) == (0.5, 0.2, 12, 2)
+
+
+def test_constructor_of_0144(as_natten: Install) -> None:
+    package = as_natten("0.14.4")
+    assert package.__version__ == "0.14.4" and package.NeighborhoodAttention is package.NeighborhoodAttention2D
+    module = package.NeighborhoodAttention(12, 7, 3, False, 0.5, 0.1, 0.2, 2)
+    assert module.rpb.shape == (3, 13, 13) and module.qkv.bias is None
+    assert (module.scale, module.attn_drop.p, module.proj_drop.p, module.dilation) == (0.5, 0.1, 0.2, 2)
 
 
 def test_functions_by_position(as_natten: Install) -> None:
@@ -145,6 +156,37 @@ def test_a_module_is_saved_and_loaded(as_natten: Install) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
 
 
+@pytest.mark.parametrize("version", ["0.14", "0.17", "0.21"])
+def test_settings_may_be_changed_and_shown(as_natten: Install, version: str) -> None:
+    module = as_natten(version).NeighborhoodAttention2D(12, 3, 3).double()
+    module.rpb = None
+    module.kernel_size, module.dilation = (5, 3), (1, 2)
+    module.stride, module.is_causal = (1, 3), (True, False)
+    x = torch.randn(2, 9, 8, 12, **DOUBLE)
+    assert_agrees("out", module(x), forward(module, x, [(5, 1, 1, True), (3, 2, 3, False)]))
+    shown = "head_dim=4, num_heads=3, kernel_size=(5, 3), stride=(1, 3), dilation=(1, 2), is_causal=(True, False)"
+    assert module.extra_repr() == f"{shown}, has_bias=False"
+
+
+def test_a_forward_of_somebody_elses(as_natten: Install) -> None:
+    """Which goes by the attributes of natten 0.14, and so do copies of its own."""
+    package = as_natten("0.14")
+
+    class Mine(package.NeighborhoodAttention2D):
+        def forward(self, x: Tensor) -> Tensor:
+            if min(x.shape[1:3]) < self.window_size:
+                raise ValueError("small")
+            qkv = self.qkv(x).reshape(*x.shape[:3], 3, self.num_heads, self.head_dim).permute(3, 0, 4, 1, 2, 5)
+            query, key, value = qkv[0] * self.scale, qkv[1], qkv[2]
+            attn = package.functional.natten2dqkrpb(query, key, self.rpb, self.kernel_size, self.dilation)
+            out = package.functional.natten2dav(attn.softmax(-1), value, self.kernel_size, self.dilation)
+            return self.proj(out.permute(0, 2, 3, 1, 4).flatten(3))
+
+    module = Mine(12, 3, 3, 2).double()
+    x = torch.randn(2, 9, 8, 12, **DOUBLE)
+    assert_agrees("out", module(x), package.NeighborhoodAttention2D.forward(module, x).detach())
+
+
 def test_a_class_of_somebody_elses(as_natten: Install) -> None:
     """As people derive from natten's modules."""
 
@@ -160,6 +202,10 @@ def test_a_class_of_somebody_elses(as_natten: Install) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match="NeighborhoodAttention2D takes what follows kernel_size by name"):
         natten.NeighborhoodAttention2D(12, 3, 7, 2)
+    with pytest.raises(ValueError, match=r"2D: kernel_size must be one for all axes or 2, got \(7,\)"):
+        natten.NeighborhoodAttention2D(12, 3, (7,))
+    with pytest.raises(ValueError, match="NeighborhoodAttention: dilation must be a positive integer, got 0"):
+        natten.NeighborhoodAttention2D(12, 3, 7, dilation=0)
     with pytest.raises(TypeError, match="tau"):
         natten.NeighborhoodAttention2D(12, 3, 7, tau=2)
     with pytest.raises(ValueError, match="NeighborhoodAttention: dim must be a positive integer, got 0"):

@@ -167,6 +167,12 @@ def test_features_only_and_traced() -> None:
         ),
         (
             small_swin,
+            {"kernel_size": (3,)},
+            ValueError,
+            "convert: kernel_size must be one for all axes or 2, got (3,)",
+        ),
+        (
+            small_swin,
             {"lam": 1},
             ValueError,
             'convert: lam is for to="elsa", got 1 with to="neighborhood"',

@@ -233,6 +233,8 @@ def test_bad_inputs() -> None:
         ValueError, match=r"NeighborhoodAttention: the input must have shape \(B, L, 12\), got \[2, 9, 8\]"
     ):
         NeighborhoodAttention(12, 3, (3,))(torch.zeros(2, 9, 8))
+    with pytest.raises(RuntimeError, match="neighborhood_attention: query must have at least one row and one column"):
+        NeighborhoodAttention(12, 3, 3)(torch.zeros(2, 0, 8, 12))
 
 
 def test_the_block_is_that_of_elsa_with_another_attention() -> None:

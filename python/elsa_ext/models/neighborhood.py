@@ -10,6 +10,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from ..nn import NeighborhoodAttentionBlock
+from ..nn.checks import per_axis
 from ._replace import SwinBlock, choose, in_place_of, name, swins
 
 register_notrace_module(NeighborhoodAttentionBlock)
@@ -47,7 +48,7 @@ def _neighborhood_block(block: Any, kernel_size: int | Sequence[int] | None) -> 
     """Make the block that takes the place of one with window attention, with all of its weights."""
     attn = block.attn
     window = tuple(attn.window_size)
-    size = window if kernel_size is None else (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+    size = window if kernel_size is None else tuple(per_axis("convert", "kernel_size", kernel_size, 2))
     made: Any = in_place_of(
         block,
         NeighborhoodSwinBlock,

@@ -127,7 +127,13 @@ class NeighborhoodAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, dim) to (B, H, W, dim), or (B, L, dim) to (B, L, dim)."""
-        axes = len(self.kernel_size)
+        return self._forward(x, self.kernel_size, self.dilation, self.window_stride, self.causal)
+
+    def _forward(
+        self, x: Tensor, kernel_size: list[int], dilation: list[int], window_stride: list[int], causal: list[bool]
+    ) -> Tensor:
+        """Compute `forward`, with sizes that a subclass may have under other names."""
+        axes = len(kernel_size)
         _check_input(x, self.dim, axes)
         qkv = self.qkv(x)
         rpb = self.rpb  # TorchScript narrows the type of a variable alone
@@ -139,12 +145,12 @@ class NeighborhoodAttention(nn.Module):
             qkv.permute(0, 3, 1, 2),
             bias,
             self.heads,
-            self.kernel_size,
-            self.dilation,
+            kernel_size,
+            dilation,
             self.scale,
             self.border,
-            self.window_stride,
-            self.causal,
+            window_stride,
+            causal,
             self.attn_drop.p if self.training else 0.0,
         ).permute(0, 2, 3, 1)
         if axes == 1:
@@ -280,7 +286,7 @@ def _fit(
     kernel_size, dilation, window_stride = list(kernel_size), list(dilation), list(window_stride)
     for axis, length in enumerate(map_size):
         taps = kernel_size[axis]
-        if taps * dilation[axis] > length:
+        if 0 < length < taps * dilation[axis]:  # of an empty map the op says that it has no row
             dilation[axis] = min(dilation[axis], length)
             kernel_size[axis] = length // dilation[axis]
             window_stride[axis] = min(window_stride[axis], kernel_size[axis])

@@ -5,14 +5,14 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-_PLACE = "elsa_ext.compat.natten"
+PLACE = "elsa_ext.compat.natten"
 
 
 def absent(name: str, what: str) -> Callable[..., NoReturn]:
     """Return what stands for ``natten``'s ``name``, and raises when it is called."""
 
     def call(*args: Any, **options: Any) -> NoReturn:
-        raise NotImplementedError(f"{_PLACE}: {name} is not there, elsa_ext has no {what}")
+        raise NotImplementedError(f"{PLACE}: {name} is not there, elsa_ext has no {what}")
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"Raise an error: elsa_ext has no {what}."
@@ -24,6 +24,6 @@ def refuse(name: str, tensors: Sequence[Tensor], **arguments: Any) -> None:
     for argument, given in arguments.items():
         if given is not None:
             shown = "tensors" if isinstance(given, Tensor) else repr(given)
-            raise NotImplementedError(f"{_PLACE}: {name} has no {argument}, got {shown}")
+            raise NotImplementedError(f"{PLACE}: {name} has no {argument}, got {shown}")
     if any(tensor.is_nested for tensor in tensors):
-        raise NotImplementedError(f"{_PLACE}: {name} takes no nested tensors")
+        raise NotImplementedError(f"{PLACE}: {name} takes no nested tensors")

@@ -23,6 +23,7 @@ __all__ = [
     "enable_gemm_na",
     "enable_tf32",
     "enable_tiled_na",
+    "force_flex_attention",
     "get_memory_usage_preference",
     "has_bfloat",
     "has_cuda",
@@ -52,6 +53,7 @@ __all__ = [
     "set_memory_usage_preference",
     "use_autotuner",
     "use_deterministic_algorithms",
+    "use_flex_attention",
     "use_fna",
     "use_fused_na",
     "use_gemm_na",
@@ -151,6 +153,14 @@ def disable_flex_compile() -> bool:
 def disable_flex_compile_backprop() -> bool:
     """Set the switch to False."""
     return allow_flex_compile_backprop(False)
+
+
+def use_flex_attention() -> bool:
+    """Set the switch of `use_fused_na` to True."""
+    return use_fused_na(True)
+
+
+force_flex_attention = use_flex_attention
 
 
 def use_autotuner(*passes: Any, **options: Any) -> None:

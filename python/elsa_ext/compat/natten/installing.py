@@ -25,8 +25,9 @@ def install(version: str = "0.17") -> None:
     distribution of that name, which transformers asks for. A second call does nothing.
 
     Args:
-        version: Whose positions and defaults the program was written for: "0.14", also for 0.15, where modules learn
-            a bias unless told not to; "0.17"; or "0.21", also for 0.20. By name, all arguments of all are taken.
+        version: Whose positions and defaults the program was written for: "0.14.4", also for what is older, whose
+            functions take no kernel size; "0.14" for 0.14.6 and 0.15, where modules learn a bias unless told not to;
+            "0.17"; or "0.21", also for 0.20. By name, all arguments of all are taken.
 
     Raises:
         ImportError: A natten is installed: it is never hidden.
@@ -68,7 +69,10 @@ class _Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if fullname not in self._namespaces:
             return None
-        return spec_from_loader(fullname, self, origin="elsa_ext.compat.natten", is_package=fullname == "natten")
+        return spec_from_loader(fullname, self, origin="elsa_ext.compat.natten", is_package=self._is_package(fullname))
+
+    def _is_package(self, fullname: str) -> bool:
+        return any(name.startswith(f"{fullname}.") for name in self._namespaces)
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module).update(self._namespaces[module.__name__])
@@ -77,7 +81,7 @@ class _Finder(MetaPathFinder, Loader):
                 import_module(name)
 
     def find_distributions(self, context: Any = DistributionFinder.Context()) -> Iterator[Distribution]:  # noqa: B008
-        if context.name in (None, "natten"):
+        if context.name is None or context.name.lower() == "natten":
             yield _Distribution(VERSIONS[self.version])
 
 

@@ -1,6 +1,6 @@
 """NATTEN's tensors, with a dimension for the heads, as maps (B, C, H, W), and the results as theirs again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -63,13 +63,3 @@ def heads_first(tensor: Tensor) -> Tensor:
 def heads_last(tensor: Tensor) -> Tensor:
     """View (B, heads, …, channels) as (B, …, heads, channels)."""
     return tensor.movedim(1, -2)
-
-
-def one_row(tensor: Tensor) -> Tensor:
-    """View (B, heads, L, channels) as a map of one row."""
-    return tensor.unsqueeze(2)
-
-
-def sizes(given: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Return a size for each axis, of one for all or one for each."""
-    return (given,) * axes if isinstance(given, int) else tuple(given)

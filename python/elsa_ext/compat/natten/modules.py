@@ -1,4 +1,4 @@
-"""The modules of natten, with the constructor arguments of 0.14 to 0.21."""
+"""The modules of natten, with the constructor arguments and attributes of 0.14 to 0.21."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn import NeighborhoodAttention
-from .absent import absent
-from .layouts import sizes
+from .absent import PLACE, absent
+from .checks import sizes
 
 
 class _Module(NeighborhoodAttention):
     """What both have in common."""
 
     axes: int
+    kernel_size: Any
+    dilation: Any
 
     def __init__(
         self,
@@ -23,42 +25,62 @@ class _Module(NeighborhoodAttention):
         kernel_size: int | Sequence[int] = 0,
         *ambiguous: Any,
         embed_dim: int = 0,
-        stride: int | Sequence[int] = 1,
+        stride: int | Sequence[int] | None = 1,
         dilation: int | Sequence[int] | None = 1,
-        is_causal: bool | Sequence[bool] = False,
+        is_causal: bool | Sequence[bool] | None = False,
         rel_pos_bias: bool = False,
         bias: bool = False,
         use_experimental_ops: bool = False,
         **options: Any,
     ) -> None:
+        name = type(self).__name__
         if ambiguous:
             raise TypeError(
-                f"elsa_ext.compat.natten: {type(self).__name__} takes what follows kernel_size by name: it is dilation "
+                f"{PLACE}: {name} takes what follows kernel_size by name: it is dilation "
                 "in natten 0.14 and 0.17, and stride in 0.21; install(version) takes it by position"
             )
         super().__init__(
             dim or embed_dim,
             num_heads,
-            sizes(kernel_size, self.axes),
-            window_stride=stride,
-            dilation=dilation or 1,
-            causal=is_causal,
+            sizes(name, "kernel_size", kernel_size, self.axes),
+            window_stride=1 if stride is None else stride,
+            dilation=1 if dilation is None else dilation,
+            causal=False if is_causal is None else is_causal,
             rel_pos_bias=rel_pos_bias or bias,
             **options,
         )
-        self.num_heads = self.heads
+        # Under natten's names, for classes that derive from this one.
+        self.num_heads, self.embed_dim, self.na_dim = self.heads, self.dim, self.axes
+        self.kernel_size, self.dilation = tuple(self.kernel_size), tuple(self.dilation)
+        self.stride, self.is_causal = tuple(self.window_stride), tuple(self.causal)
+        self.attn_drop_rate, self.use_experimental_ops = self.attn_drop.p, use_experimental_ops
+
+    def use_numbers(self) -> None:
+        """Have one number for all axes in the place of tuples, and their product, as natten 0.14 has."""
+        if len(set(self.kernel_size)) == len(set(self.dilation)) == 1:
+            self.kernel_size, self.dilation = self.kernel_size[0], self.dilation[0]
+            self.window_size = self.kernel_size * self.dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, …, dim) to (B, …, dim); zeros fill up what is smaller than a neighbourhood, as in natten 0.14."""
+        name = type(self).__name__
+        kernel_size = sizes(name, "kernel_size", self.kernel_size, self.axes)
+        dilation = sizes(name, "dilation", self.dilation, self.axes)
         length = x.shape[1:-1]
-        missing = [max(0, k * d - n) for k, d, n in zip(self.kernel_size, self.dilation, length, strict=False)]
-        if not any(missing):
-            return super().forward(x)
+        missing = [max(0, k * d - n) for k, d, n in zip(kernel_size, dilation, length, strict=False)]
         padding = [0, 0] + [pad for more in reversed(missing) for pad in (0, more)]
-        out = super().forward(F.pad(x, padding))
-        for axis, size in enumerate(length):
-            out = out.narrow(axis + 1, 0, size)
+        out = self._forward(
+            F.pad(x, padding) if any(missing) else x, kernel_size, dilation, list(self.stride), list(self.is_causal)
+        )
+        if any(missing):
+            for axis, size in enumerate(length):
+                out = out.narrow(axis + 1, 0, size)
         return out
+
+    def extra_repr(self) -> str:
+        """Show the settings that the submodules do not."""
+        names = ("head_dim", "num_heads", "kernel_size", "stride", "dilation", "is_causal")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names) + f", has_bias={self.rpb is not None}"
 
 
 class NeighborhoodAttention1D(_Module):
