@@ -61,8 +61,8 @@ cuda-wheel: $(VENV)/package.stamp
 	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w dist/cuda .
 
 # A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.
-# Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour: numerical derivatives, hence
-# thousands of calls, by emulated kernels.
+# Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour (numerical derivatives, hence
+# thousands of calls, by emulated kernels), or waits for an exception of `new`, in whose place this one ends the process.
 packages = $(shell $(bin)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 sanitizer_flags := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -g1
 sanitizer_library = $(shell $(CXX) -print-file-name=$(1))
@@ -73,10 +73,11 @@ sanitize: $(VENV)/test.stamp
 	  --config-settings=cmake.define.CMAKE_CXX_FLAGS_RELEASE="-O1 $(sanitizer_flags)" --config-settings=install.strip=false .
 	grep -q __asan_init build/sanitized/elsa_ext/libelsa_cpu.so
 	$(bin)/cmake --build build/sanitize --target elsa_emulated
-	PYTHONPATH=build/sanitized:$(packages) ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONPATH=build/sanitized:$(packages) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  ELSA_EMULATED_LIBRARY=$(CURDIR)/build/sanitize/tests/emulation/libelsa_emulated.so \
 	  LD_PRELOAD="$(call sanitizer_library,libasan.so) $(call sanitizer_library,libubsan.so) $(call sanitizer_library,libstdc++.so)" \
-	  $(PYTHON) -m pytest tests/ops --ignore tests/ops/test_compile.py -k "not (emulated and derivative)" $(PYTEST_ARGS)
+	  $(PYTHON) -m pytest tests/ops --ignore tests/ops/test_compile.py \
+	  -k "not (emulated and derivative) and not more_taps_than_there_is_scratch_for" $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist
