@@ -144,14 +144,14 @@ def test_flex_gives_the_same(options: tuple[str, ...], device: str, monkeypatch:
     flex = next(peer for peer in local_peers.peers(problem, bias_like(problem), CPU) if peer.key == "flex")
     if device == "other":
         monkeypatch.setattr(local_peers, "LOOKS_UP", ())
-    same_as_ours(flex, problem)
+    assert_same_as_ours(flex, problem)
 
 
 def bias_like(problem: LocalProblem) -> Tensor | None:
     return torch.randn(problem.bias_shape, generator=torch.Generator().manual_seed(0)) if problem.bias_shape else None
 
 
-def same_as_ours(peer: local_peers.Peer, problem: LocalProblem) -> None:
+def assert_same_as_ours(peer: local_peers.Peer, problem: LocalProblem) -> None:
     """Assert that attention of others gives what ours does, over maps with the heads apart."""
     query, key, value = op_local.maps_of_heads(problem, 3, torch.empty(0), peer.heads_first)
     with torch.no_grad():
@@ -215,8 +215,8 @@ def test_old_natten(natten: ModuleType) -> None:
     natten.na2d, natten.na2d_qk, natten.na2d_av = na2d, na2d_qk, na2d_av
     in_two, fused = local_peers.natten(problem, bias_like(problem))
     assert (in_two.name, fused.name) == ("NATTEN, two ops", "NATTEN, fused")
-    same_as_ours(in_two, problem)
-    same_as_ours(fused, problem)
+    assert_same_as_ours(in_two, problem)
+    assert_same_as_ours(fused, problem)
     logits = local_peers.natten_logits(problem, bias_like(problem))
     assert logits(*op_local.maps_of_heads(problem, 2, torch.empty(0), True)).shape == (2, 2, 7, 6, 9)
 
@@ -226,7 +226,7 @@ def test_new_natten(natten: ModuleType) -> None:
     natten.na2d = na2d
     (peer,) = local_peers.natten(problem, bias_like(problem))
     assert (peer.name, peer.learned) == ("NATTEN, no bias", ())
-    same_as_ours(peer, problem)
+    assert_same_as_ours(peer, problem)
     with pytest.raises(ValueError, match=r"no logits since 0\.20"):
         local_peers.natten_logits(problem, None)
 

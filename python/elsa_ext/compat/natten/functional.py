@@ -118,7 +118,7 @@ def na1d_qk(
         kernel_size: K, a number or a tuple of one, as what follows.
         dilation: Distance of neighbours.
         additional_keys: None.
-        is_causal: Attend to nothing behind the query.
+        is_causal: Attend to nothing after the query.
         rpb: (heads, 2·K − 1), or None.
 
     Returns:

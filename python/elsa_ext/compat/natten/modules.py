@@ -94,7 +94,7 @@ class NeighborhoodAttention1D(_Module):
         embed_dim: Name of ``dim`` in natten 0.21.
         stride: How many outputs share a window.
         dilation: Distance of neighbours.
-        is_causal: Attend to nothing behind the output.
+        is_causal: Attend to nothing after the output.
         rel_pos_bias: Learn ``rpb``, (heads, 2·K − 1).
         bias: Name of ``rel_pos_bias`` in natten 0.14.
         use_experimental_ops: Does nothing.
@@ -119,7 +119,7 @@ class NeighborhoodAttention2D(_Module):
         embed_dim: Name of ``dim`` in natten 0.21.
         stride: How many outputs share a window.
         dilation: Distance of neighbours.
-        is_causal: Attend to nothing behind the output.
+        is_causal: Attend to nothing after the output.
         rel_pos_bias: Learn ``rpb``.
         bias: Name of ``rel_pos_bias`` in natten 0.14.
         use_experimental_ops: Does nothing.
