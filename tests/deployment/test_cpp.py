@@ -40,7 +40,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.xdist_group("classify")  # one build of it, not one in each process
 @pytest.mark.parametrize("name", models.MODELS)
 def test_program_answers_as_the_model(name: str, programs: Path, tmp_path: Path) -> None:
@@ -55,7 +55,8 @@ def test_program_answers_as_the_model(name: str, programs: Path, tmp_path: Path)
     assert [int(word) for word in said.split() if word.isdigit()] == expected.argmax(1).tolist()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.xdist_group("classify")
 def test_ops_by_their_headers(programs: Path, tmp_path: Path) -> None:
     """What attend.cpp gives is what the functions of Python give."""
     query, key = torch.randn(2, 2, 8, 6, 7)

@@ -47,15 +47,16 @@ def test_autocast_inference(name: str, dtype: torch.dtype, unemulated: Any) -> N
 
 
 @pytest.mark.thorough
-def test_autocast_training(name: str, dtype: torch.dtype, unemulated: Any) -> None:
-    model, images = model_and_images(name, unemulated.device)
-    targets = torch.arange(4, device=unemulated.device)
+def test_autocast_training(name: str, dtype: torch.dtype, unemulated_formula_slow: Any) -> None:
+    device = unemulated_formula_slow.device
+    model, images = model_and_images(name, device)
+    targets = torch.arange(4, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    scaler = torch.amp.GradScaler(unemulated.device, enabled=dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     losses = []
     for _ in range(5):
         optimizer.zero_grad()
-        with torch.autocast(unemulated.device, dtype):
+        with torch.autocast(device, dtype):
             loss = F.cross_entropy(model(images), targets)
         scaler.scale(loss).backward()
         for parameter_name, parameter in model.named_parameters():

@@ -18,7 +18,16 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 SHALLOW = {"elsa_swin_micro": {"depths": (1, 1, 1)}}
 SHALLOW |= {f"elsa_swin_{size}": {"depths": (1, 1, 1, 1)} for size in ("tiny", "small", "base")}
 SHALLOW |= {f"elsa_volo_d{size}": {"layers": (1, 1, 1, 1)} for size in range(1, 6)}
-every_model = pytest.mark.parametrize("name", SHALLOW)
+# Two widths of a family for `make test`, all for `make test-all`.
+every_model = pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("elsa_swin_micro", "elsa_swin_tiny", "elsa_volo_d1", "elsa_volo_d2")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in SHALLOW
+    ],
+)
 # A model of each family is enough for what does not depend on widths, and is slow.
 one_of_each = pytest.mark.parametrize("name", ["elsa_swin_micro", "elsa_volo_d1"])
 
