@@ -24,6 +24,12 @@ inline std::optional<Border> border_named(std::string_view name) {
   return std::nullopt;
 }
 
+// The dilation that an axis of `length` has: far beyond the map every dilation is the same, and around a circle it is
+// one of those within.
+inline int64_t dilation_within(int64_t dilation, int64_t length, Border border) {
+  return border == Border::circular ? (dilation - 1) % length + 1 : smaller(dilation, length);
+}
+
 // The taps of one output: tap t is the source `first + t · dilation`, and lies `offset + t` dilations from the output.
 struct Taps {
   int64_t first, offset;
@@ -47,8 +53,8 @@ struct Neighbourhood {
   // The sources from the first to the last that `outputs` neighbouring outputs look at, at most, on an axis of
   // `length`. Taps that no output has inside the map do not count.
   int64_t longest_reach(int64_t outputs, int64_t length) const {
-    const int64_t taps_apart = smaller(reach(), length + stride * outputs);
-    return stride * (outputs - 1) + taps_apart + 1;
+    const int64_t taps_reach = smaller(reach(), length + stride * outputs);
+    return stride * (outputs - 1) + taps_reach + 1;
   }
 
   // The taps of output i on an axis of `length`, with stride 1. Outputs i, i + dilation, … are an axis of their own,

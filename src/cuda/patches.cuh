@@ -50,7 +50,7 @@ struct ReachPass {
 
 constexpr int reach_threads = 256;
 
-__global__ void __launch_bounds__(reach_threads, 1) reach_kernel(const ReachPass op) {
+static __global__ void __launch_bounds__(reach_threads, 1) reach_kernel(const ReachPass op) {
   const Neighbourhood axis = op.axes[blockIdx.x];
   const int length = int(op.lengths[blockIdx.x]), dilation = int(axis.dilation), K = int(axis.kernel_size);
   Reach* reaches = op.reaches[blockIdx.x];

@@ -9,12 +9,6 @@ Border checked_border(const std::string& name) {
   return *border;
 }
 
-// Far beyond the map every dilation is the same, and around a circle it is one of those within.
-int64_t effective(int64_t dilation, int64_t length, Border border) {
-  if (border == Border::circular) return (dilation - 1) % length + 1;
-  return smaller(dilation, length);
-}
-
 }  // namespace
 
 int64_t of_axis(const char* name, const Sizes& option, int axis) {
@@ -43,7 +37,7 @@ Neighbourhood checked_axis(const NeighbourhoodOptions& options, int axis, int64_
     check(false, R"(border "shift" needs kernel_size · dilation = )", Sizes{reach(0), reach(1)},
           " to fit in the map, got ", axis == 0 ? "height " : "width ", length);
   }
-  return {K, effective(d, length, border), 1, border, w, causal != 0};
+  return {K, dilation_within(d, length, border), 1, border, w, causal != 0};
 }
 
 LocalShape checked_local_shape(const Tensor& query, const Tensor& key, const LocalOptions& options) {

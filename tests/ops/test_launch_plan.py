@@ -42,6 +42,26 @@ def test_a_border_of_ghost_head_takes_the_sums_of_local_attention(border: str) -
     assert ghost_head_plan(border="mask") == ghost_head_plan(), "a tap beyond the map finds zero"
 
 
+def neighborhood_plan(**shape: Any) -> dict[str, int | str]:
+    """The plan of ``neighborhood_attention`` for a stage of Swin, but for what ``shape`` says."""
+    stage = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7, "border": "shift"}
+    return launch_plan("neighborhood_attention", **stage | shape)
+
+
+def test_the_backward_of_neighborhood_attention_has_tiles_of_its_own() -> None:
+    stage = neighborhood_plan()
+    assert (stage["tile rows"], stage["strip rows"]) == (28, 14)
+    assert (stage["backward tile rows"], stage["backward strip rows"]) == (14, 7)
+    assert stage["backward units"] == 2 * int(stage["units"])
+    assert stage["backward phases"] == 4, "two colours of rows and two of columns"
+
+
+def test_a_dilation_that_a_circle_wraps() -> None:
+    circle = {"height": 12, "width": 12, "border": "circular"}
+    assert neighborhood_plan(dilation=13, **circle) == neighborhood_plan(dilation=1, **circle)
+    assert neighborhood_plan(dilation=24, **circle)["maps of neighbours"] == 144
+
+
 def test_scratch_of_ghost_head_does_not_grow_with_the_map() -> None:
     small, large = ghost_head_plan(), ghost_head_plan(height=560, width=560)
     assert large["window bytes per thread"] == small["window bytes per thread"]

@@ -84,7 +84,7 @@ class LaneBias {
         alike = alike && place[l] == place[0] && taps.begin == 0 && taps.end == of.columns();
       }
     }
-    Lanes apart(Lanes tap) const { return (tap < begin) | (tap >= end); }
+    Lanes uncounted(Lanes tap) const { return (tap < begin) | (tap >= end); }
   };
 
   template <typename From>
@@ -104,7 +104,7 @@ class LaneBias {
       } else if (numbers) {
         for (int l = 0; l < L; ++l) added[l] = convert<T>(numbers[taps.place[l] + tap]);
       }
-      store(to, taps.apart(in_every_lane) ? broadcast(-T(INFINITY)) : added * factor);
+      store(to, taps.uncounted(in_every_lane) ? broadcast(-T(INFINITY)) : added * factor);
     }
   }
 

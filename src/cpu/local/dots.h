@@ -145,8 +145,8 @@ void dots(const LocalTile& tile, const Strip& strip, const LaneVectors<T>& vecto
         case Reading::shuffled:
           dot_row<T, Reading::shuffled>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
           break;
-        case Reading::apart:
-          dot_row<T, Reading::apart>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
+        case Reading::anywhere:
+          dot_row<T, Reading::anywhere>(channels, rows, count, x.kernel_size, from, pitch, lane.pattern, between);
           break;
       }
     }

@@ -10,7 +10,7 @@ namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
 // How the lanes of a vector find their sources: a tap later, all of them lie one further.
-enum class Reading { straight, shuffled, apart };
+enum class Reading { straight, shuffled, anywhere };
 
 template <typename T>
 struct LaneVector {
@@ -32,7 +32,7 @@ struct LaneVector {
       pattern[l] = source;
       in_order = in_order && (l >= count || source == l);
     }
-    reading = in_order ? Reading::straight : highest - base < lanes<T> ? Reading::shuffled : Reading::apart;
+    reading = in_order ? Reading::straight : highest - base < lanes<T> ? Reading::shuffled : Reading::anywhere;
   }
 };
 

@@ -28,12 +28,12 @@ int64_t window_of(const Neighbourhood& axis, int64_t outputs) {
 }  // namespace
 
 TileColours::TileColours(const Neighbourhood& axis, int64_t tile_length, int64_t tiles)
-    : tiles_(tiles), apart_(1 + divide_up(2 * farthest(axis), tile_length)), turns_(tiles) {
+    : tiles_(tiles), period_(1 + divide_up(2 * farthest(axis), tile_length)), turns_(tiles) {
   if (axis.border == Border::circular) {  // the last tile, which may be short, lies beside the first
-    ++apart_;
-    turns_ = tiles - tiles % apart_;
+    ++period_;
+    turns_ = tiles - tiles % period_;
   }
-  count_ = turns_ < tiles ? (turns_ > 0 ? apart_ : 0) + tiles - turns_ : std::min(apart_, tiles);
+  count_ = turns_ < tiles ? (turns_ > 0 ? period_ : 0) + tiles - turns_ : std::min(period_, tiles);
 }
 
 LocalPlan::LocalPlan(const LocalShape& shape, int64_t most_rows, int64_t most_columns, int64_t most_strip_rows)
@@ -68,13 +68,15 @@ std::pair<Neighbourhood, Neighbourhood> requested_neighbourhoods(PlanRequest& re
   const auto size = request.positive_pair("kernel_size"), dilation = request.positive_pair("dilation", 1);
   const auto window_stride = request.positive_pair("window_stride", 1);
   const auto causal = request.flags("causal");
-  const Neighbourhood y{size[0], smaller(dilation[0], height), 1, *border, window_stride[0], causal[0]};
-  const Neighbourhood x{size[1], smaller(dilation[1], width), 1, *border, window_stride[1], causal[1]};
+  const auto axis = [&](int k, int64_t length) {
+    return Neighbourhood{size[k],  dilation_within(dilation[k], length, *border), 1, *border, window_stride[k],
+                         causal[k]};
+  };
   const bool fits = product({size[0], dilation[0]}) <= height && product({size[1], dilation[1]}) <= width;
   if (*border == Border::shift && !fits) {
     throw std::invalid_argument("border shift needs kernel_size · dilation to fit in the map");
   }
-  return {y, x};
+  return {axis(0, height), axis(1, width)};
 }
 
 LocalShape requested_local_shape(PlanRequest& request) {
@@ -102,7 +104,7 @@ LaunchPlan describe(const LocalShape& shape, const LocalPlan& plan) {
       {"window rows", plan.window_rows},
       {"window columns", plan.window_columns},
       {"units", shape.batch * shape.heads * plan.units()},
-      {"phases of the backward", plan.phases()}};
+      {"backward phases", plan.phases()}};
 }
 
 }  // namespace elsa::cpu

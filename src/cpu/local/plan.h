@@ -29,11 +29,11 @@ class TileColours {
   TileColours(const Neighbourhood& axis, int64_t tile_length, int64_t tiles);
 
   int64_t count() const { return count_; }
-  int64_t of(int64_t tile) const { return tile < turns_ ? tile % apart_ : count_ - tiles_ + tile; }
+  int64_t of(int64_t tile) const { return tile < turns_ ? tile % period_ : count_ - tiles_ + tile; }
 
  private:
-  int64_t tiles_, apart_;  // tiles from one to the next of its colour
-  int64_t turns_;          // tiles that take the colours in turn; the others have one of their own each
+  int64_t tiles_, period_;  // tiles from one to the next of its colour
+  int64_t turns_;           // tiles that take the colours in turn; the others have one of their own each
   int64_t count_;
 };
 

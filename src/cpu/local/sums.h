@@ -105,7 +105,7 @@ ELSA_INLINE void gather_overlapping(TapRows<T> taps, T scale, T* out, int64_t st
 
 // Taps of any pixels: those of pixel p start at `window + starts[p]`.
 template <typename T, int Vectors, int Pixels>
-ELSA_INLINE void gather_apart(TapRows<T> taps, const int64_t* starts, T scale, T* out, int64_t step) {
+ELSA_INLINE void gather_anywhere(TapRows<T> taps, const int64_t* starts, T scale, T* out, int64_t step) {
   constexpr int L = lanes<T>, width = Vectors * L;
   Vector<T> sum[Pixels][Vectors] = {};
   for (int64_t i = 0; i < taps.rows; ++i, taps.weights += taps.columns * L, taps.window += taps.pitch) {
@@ -175,7 +175,7 @@ struct SumTile {
 };
 
 template <typename T, int Vectors, int K, int Pixels, typename Between>
-void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, T* out,
+void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& sums, T* out,
                    Between& between) {
   constexpr int width = Vectors * lanes<T>;
   for (int64_t done = 0; done < lane.count; done += Pixels) {
@@ -186,42 +186,42 @@ void gather_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumT
     for (int64_t k = 0; k < now; ++k) starts[k] = (lane.base + lane.pattern[p + k]) * width;
     TapRows<T> here = taps;
     here.weights += p;
-    T* to = out + p * tile.out_column;
+    T* to = out + p * sums.out_column;
     if (now < Pixels) {
-      for (int64_t k = 0; k < now; ++k, ++here.weights, to += tile.out_column) {
-        gather_apart<T, Vectors, 1>(here, starts + k, tile.scale, to, tile.out_column);
+      for (int64_t k = 0; k < now; ++k, ++here.weights, to += sums.out_column) {
+        gather_anywhere<T, Vectors, 1>(here, starts + k, sums.scale, to, sums.out_column);
       }
     } else if (!choose_reaches<K, Pixels>(starts, width, [&](auto reaches) {
                  TapRows<T> from = here;
                  from.window += starts[0];
-                 gather_overlapping<T, Vectors, K, Pixels, reaches.value>(from, tile.scale, to, tile.out_column);
+                 gather_overlapping<T, Vectors, K, Pixels, reaches.value>(from, sums.scale, to, sums.out_column);
                })) {
-      gather_apart<T, Vectors, Pixels>(here, starts, tile.scale, to, tile.out_column);
+      gather_anywhere<T, Vectors, Pixels>(here, starts, sums.scale, to, sums.out_column);
     }
     between();
   }
 }
 
 template <typename T, int Vectors, int K, int Pixels>
-void scatter_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& tile, const T* out) {
+void scatter_vector(const TapRows<T>& taps, const LaneVector<T>& lane, const SumTile<T>& sums, const T* out) {
   constexpr int width = Vectors * lanes<T>;
   for (int64_t p = 0; p < lane.count;) {
     TapRows<T> here = taps;
     here.weights += p;
-    const T* from = out + p * tile.out_column;
+    const T* from = out + p * sums.out_column;
     int64_t starts[Pixels];
     const int64_t now = smaller(Pixels, lane.count - p);
     for (int64_t k = 0; k < now; ++k) starts[k] = (lane.base + lane.pattern[p + k]) * width;
     here.window += starts[0];
     if constexpr (K > 0) {
       if (now == Pixels && choose_reaches<K, Pixels>(starts, width, [&](auto reaches) {
-            scatter_overlapping<T, Vectors, K, Pixels, reaches.value>(here, tile.scale, from, tile.out_column);
+            scatter_overlapping<T, Vectors, K, Pixels, reaches.value>(here, sums.scale, from, sums.out_column);
           })) {
         p += Pixels;
         continue;
       }
     }
-    scatter_one<T, Vectors>(here, tile.scale, from);
+    scatter_one<T, Vectors>(here, sums.scale, from);
     ++p;
   }
 }

@@ -129,7 +129,7 @@ void softmax_backward(const LocalWork<T>& work, const Strip& strip, T* attn, T* 
 
 // Zero for the taps of a strip that do not count: nothing depends on the gradient of their logits.
 template <typename T>
-void clear_apart(const LocalWork<T>& work, const Strip& strip, T* grad) {
+void clear_uncounted(const LocalWork<T>& work, const Strip& strip, T* grad) {
   work.for_each_vector(strip, grad, [&](const LaneTaps<T>& taps) {
     const LaneVector<T>& lane = work.vectors[taps.vector];
     for (int64_t l = 0; l < lane.count; ++l) {

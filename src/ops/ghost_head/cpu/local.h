@@ -20,7 +20,7 @@ class LocalTaps {
   const T* read(const LocalWork<T>& work, const cpu::Strip& strip, const MapView& attn, int64_t head) {
     pack_lanes<T>(residue_of(attn, plan_, work.unit), work.sample, head * taps_, taps_, work.tile, strip, work.vectors,
                   numbers_);
-    if (plan_.x.causal) clear_apart<T>(work, strip, numbers_);
+    if (plan_.x.causal) clear_uncounted<T>(work, strip, numbers_);
     return numbers_;
   }
 
@@ -30,7 +30,7 @@ class LocalTaps {
     return numbers_;
   }
   void write(const LocalWork<T>& work, const cpu::Strip& strip, const MapView& grad_attn, int64_t head) {
-    if (plan_.x.causal) clear_apart<T>(work, strip, numbers_);
+    if (plan_.x.causal) clear_uncounted<T>(work, strip, numbers_);
     unpack_lanes<T>(residue_of(grad_attn, plan_, work.unit), work.sample, head * taps_, taps_, work.tile, strip,
                     work.vectors, numbers_);
   }

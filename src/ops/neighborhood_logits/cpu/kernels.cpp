@@ -9,7 +9,7 @@ using namespace cpu::ELSA_CAPABILITY;
 
 // −∞ for the rows of taps that do not count, which no product was written for.
 template <typename T>
-void fill_rows_apart(const LaneTaps<T>& taps, int64_t rows) {
+void fill_uncounted_rows(const LaneTaps<T>& taps, int64_t rows) {
   const int64_t size = taps.columns * lanes<T>;
   for (int64_t i = 0; i < rows; ++i) {
     if (i >= taps.output.begin && i < taps.output.end) continue;
@@ -36,7 +36,7 @@ void forward_as(const Forward& pass, const cpu::LocalPlan& plan, int64_t first_u
                        products.compute(work, strip, pass.query, head * shape.channels, logits, ahead);
                        work.for_each_vector(strip, logits, [&](const LaneTaps<T>& vector) {
                          scale_taps(vector, bias, T(shape.scale));
-                         fill_rows_apart(vector, plan.y.kernel_size);
+                         fill_uncounted_rows(vector, plan.y.kernel_size);
                        });
                        unpack_lanes<T>(residue_of(pass.logits, plan, work.unit), work.sample, head * taps, taps,
                                        work.tile, strip, work.vectors, logits);
@@ -62,7 +62,7 @@ void backward_as(const Backward& pass, const cpu::LocalPlan& plan, int64_t phase
     work.for_each_strip([&](const cpu::Strip& strip) {
       pack_lanes<T>(residue_of(pass.grad, plan, work.unit), work.sample, head * taps, taps, work.tile, strip,
                     work.vectors, grad);
-      clear_apart(work, strip, grad);
+      clear_uncounted(work, strip, grad);
       if (pass.partial_bias) {
         work.for_each_vector(strip, grad, [&](const LaneTaps<T>& vector) { add_bias_gradient(vector, bias); });
       }
