@@ -48,9 +48,7 @@ class LocalSpec:
         if not given or len(set(given)) < len(given):
             raise ValueError(f"LocalSpec: terms must be one or more, each of them once, got {'+'.join(given)!r}")
         if "hadamard" in given and len(given) > 1:
-            raise ValueError(
-                f"LocalSpec: hadamard stands alone: its weights are no sum of terms, got {'+'.join(given)}"
-            )
+            raise ValueError(f"LocalSpec: hadamard stands alone: its weights are no sum, got {'+'.join(given)}")
         object.__setattr__(self, "terms", tuple(sorted(given, key=(*TERMS, "hadamard").index)))
         _one_of("norm", self.norm, NORMS)
         _one_of("region", self.region, REGIONS)
