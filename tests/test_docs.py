@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
-    for page in ("README.md", "docs/models.md", "docs/natten.md", "docs/detection.md")
+    for page in ("README.md", "docs/models.md", "docs/natten.md", "docs/family.md", "docs/detection.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
 ]
 
