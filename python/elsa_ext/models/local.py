@@ -36,7 +36,7 @@ def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: Loca
     shift = tuple(block.shift_size)
     if size != window:
         shift = tuple(length // 2 if step else 0 for length, step in zip(size, shift, strict=True))
-    heads = {"C": channels, None: attn.num_heads}.get(spec.heads, spec.heads)  # type: ignore[call-overload]
+    heads = channels if spec.heads == "C" else int(spec.heads or attn.num_heads)
     options: dict[str, Any] = {"qk_scale": attn.scale} if heads == attn.num_heads else {}
     made: Any = in_place_of(
         block,

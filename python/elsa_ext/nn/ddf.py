@@ -95,7 +95,8 @@ class DDF(nn.Module):
         self.channels, self.kernel_size, self.combine = channels, kernel_size, combine
         self.stride, self.dilation = positive("DDF", "stride", stride), positive("DDF", "dilation", dilation)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        hidden, taps, std = int(channels * se_ratio), kernel_size**2, nn.init.calculate_gain(nonlinearity) / kernel_size
+        hidden, taps = int(channels * se_ratio), kernel_size**2
+        std = nn.init.calculate_gain(nonlinearity) / kernel_size  # type: ignore[arg-type]
         self.spatial_branch = nn.Sequential(
             nn.Conv2d(channels, taps, 1, stride=self.stride, **factory), SpatialFilterNorm(std)
         )
