@@ -260,6 +260,7 @@ def test_scripted_traced_and_exported(spec: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 def test_compiled(spec: str) -> None:
+    torch.compiler.reset()  # the layers of these tests share code, which is compiled 8 times at most
     made = any_layer(spec, dtype=torch.float32)
     x = image(7, 8, dim=8).float()
     compiled = torch.compile(made, fullgraph=True)
