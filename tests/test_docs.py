@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Those of the other pages, which build whole models, are for `make test-all`.
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}", marks=[] if page == "README.md" else [pytest.mark.slow])
-    for page in ("README.md", "docs/models.md", "docs/natten.md", "docs/detection.md")
+    for page in ("README.md", "docs/models.md", "docs/natten.md", "docs/family.md", "docs/detection.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL))
 ]
 

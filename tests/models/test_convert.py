@@ -207,7 +207,12 @@ def test_every_new_parameter_trains() -> None:
             ValueError,
             "convert: stages must hold blocks of Outlooker, stage 0 holds ELSABlock",
         ),
-        (small_swin, {"to": "natten"}, ValueError, """convert: to must be "elsa" or "neighborhood", got 'natten'"""),
+        (
+            small_swin,
+            {"to": "natten"},
+            ValueError,
+            'convert: to must be "elsa", "neighborhood" or a spec such as "qk+rb softmax window", got \'natten\'',
+        ),
         (
             lambda: nn.Sequential(nn.Linear(1, 1)),
             {"stages": [0]},

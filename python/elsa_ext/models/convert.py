@@ -1,4 +1,4 @@
-"""ELSA in place of the local attention of timm's Swin and VOLO, or neighborhood attention in that of Swin."""
+"""ELSA in place of the local attention of timm's Swin and VOLO, or any local operator in that of Swin."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -8,9 +8,9 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.volo import Outlooker
 from torch import nn
 
-from ..nn import ELSABlock
+from ..nn import ELSABlock, LocalSpec
 from ..nn.block import Block
-from . import neighborhood
+from . import local, neighborhood
 from ._replace import SwinBlock, choose, in_place_of, name, swins, volos
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -26,7 +26,7 @@ def convert(
     model: Model,
     stages: Sequence[int] | None = None,
     *,
-    to: str = "elsa",
+    to: str | LocalSpec = "elsa",
     kernel_size: int | Sequence[int] | None = None,
     qk_scale: float | None = 1,
     group_width: int = 8,
@@ -36,19 +36,21 @@ def convert(
     """Replace the local attention of a timm Swin or VOLO, in place.
 
     By ELSA, the attention starts anew: normalisations, MLPs, rates of dropout and stochastic depth, device, dtype and
-    mode stay, and so does all that is outside the blocks. By neighborhood attention, which is for a Swin alone, all
+    mode stay, and so does all that is outside the blocks. The others are for a Swin. By neighborhood attention, all
     weights stay: a pixel attends to the window around it, with the border "shift" of NATTEN, in place of one of those
-    that the map is cut into, by the same projections, and with the same bias for the same distance. On an error the
-    model is as it was. An optimizer that was made before holds parameters that are gone: with neighborhood attention,
-    the tables of relative positions.
+    that the map is cut into, by the same projections, and with the same bias for the same distance. By any other local
+    operator, the projections stay as far as it has them, and for a softmax the biases; ``"qk+rb softmax window"`` is
+    what the Swin has. On an error the model is as it was. An optimizer that was made before holds parameters that are
+    gone: with neighborhood attention, the tables of relative positions.
 
     Args:
         model: A ``SwinTransformer`` or ``VOLO`` of timm, its ``features_only`` form, or any module that holds one.
         stages: Which stages, counted from 0. None means for ELSA those that ELSA-Swin and ELSA-VOLO have: of a Swin
-            all but the last, of a VOLO all with outlook attention; for neighborhood attention all.
-        to: "elsa" or "neighborhood".
-        kernel_size: Side of the neighbourhood. For ELSA odd; None means 7 in a Swin and 5 in a VOLO. For neighborhood
-            attention one number or one for each axis; None means that of each block's window; for another one timm's
+            all but the last, of a VOLO all with outlook attention; for what else there is all.
+        to: "elsa", "neighborhood", or a spec of `elsa_ext.nn.LocalAttention` such as ``"qk+rb softmax window"``. Its
+            heads are those of the block, unless it says otherwise.
+        kernel_size: Side of the neighbourhood. For ELSA odd; None means 7 in a Swin and 5 in a VOLO. Else one
+            number or one for each axis; None means that of each block's window; for another one timm's
             ``resize_rel_pos_bias_table`` resizes the tables.
         qk_scale: See `elsa_ext.nn.ELSABlock`; for ELSA alone.
         group_width: See `elsa_ext.nn.ELSA`; for ELSA alone.
@@ -62,23 +64,31 @@ def convert(
     Raises:
         TypeError: The model holds no Swin and no VOLO of timm.
         ValueError: It has no such stage, or the stage no local attention; or an argument is not what
-            `elsa_ext.nn.ELSA` or `elsa_ext.nn.NeighborhoodAttention` takes, or for ELSA alone.
+            `elsa_ext.nn.ELSA`, `elsa_ext.nn.NeighborhoodAttention` or `elsa_ext.nn.LocalAttention` takes, or for ELSA
+            alone.
 
     Example:
         >>> model = convert(timm.create_model("swin_tiny_patch4_window7_224", pretrained=True))
     """
-    if to == "neighborhood":
+    if isinstance(to, str) and " " in to:
+        to = LocalSpec.parse(to)
+    if to == "neighborhood" or isinstance(to, LocalSpec):
         elsas = {"qk_scale": (qk_scale, 1), "group_width": (group_width, 8), "lam": (lam, None), "gamma": (gamma, 1)}
         for argument, (given, default) in elsas.items():
             if given != default:
-                raise ValueError(f'convert: {argument} is for to="elsa", got {given} with to="neighborhood"')
-        new: list[tuple[Any, list[Any]]] = list(neighborhood.conversions(model, stages, kernel_size))
+                raise ValueError(f'convert: {argument} is for to="elsa", got {given} with to="{to}"')
+        new: list[tuple[Any, list[Any]]]
+        if isinstance(to, LocalSpec):
+            new = list(local.conversions(model, stages, kernel_size, to))
+        else:
+            new = list(neighborhood.conversions(model, stages, kernel_size))
     elif to == "elsa":
         options: dict[str, Any] = {"qk_scale": qk_scale, "group_width": group_width, "gamma": gamma}
         options |= {key: value for key, value in (("kernel_size", kernel_size), ("lam", lam)) if value is not None}
         new = list(_conversions(model, stages, options))
     else:
-        raise ValueError(f'convert: to must be "elsa" or "neighborhood", got {to!r}')
+        expected = '"elsa", "neighborhood" or a spec such as "qk+rb softmax window"'
+        raise ValueError(f"convert: to must be {expected}, got {to!r}")
     for blocks, replacements in new:
         for index, block in enumerate(replacements):
             blocks[index] = block

@@ -24,17 +24,24 @@ def conversions(
     model: nn.Module, stages: Sequence[int] | None, kernel_size: int | Sequence[int] | None
 ) -> Iterator[tuple[Any, list[Any]]]:
     """Return the blocks of every stage that is to be converted, and those that take their place."""
+    for network in swins_of(model, "neighborhood"):
+        for blocks in choose(network, range(len(network)) if stages is None else stages, SwinTransformerBlock):
+            yield blocks, [_neighborhood_block(block, kernel_size) for block in blocks]
+
+
+def swins_of(model: nn.Module, to: str) -> list[list[Any]]:
+    """Find the stages of every Swin, of which there must be one.
+
+    Raises:
+        TypeError: There is none.
+    """
     networks = list(swins(model))
     if not networks:
         refused = [module for module in model.modules() if name(module) in _REASONS]
         reason = f"; {_REASONS[name(refused[0])]}" if refused else ""
         got = name(refused[0] if refused else model)
-        raise TypeError(
-            f'convert: to="neighborhood" takes a model that holds a SwinTransformer of timm, got {got}{reason}'
-        )
-    for network in networks:
-        for blocks in choose(network, range(len(network)) if stages is None else stages, SwinTransformerBlock):
-            yield blocks, [_neighborhood_block(block, kernel_size) for block in blocks]
+        raise TypeError(f'convert: to="{to}" takes a model that holds a SwinTransformer of timm, got {got}{reason}')
+    return networks
 
 
 _REASONS = {
@@ -60,12 +67,12 @@ def _neighborhood_block(block: Any, kernel_size: int | Sequence[int] | None) -> 
     )
     made.attn.qkv, made.attn.proj = attn.qkv, attn.proj
     with torch.no_grad():
-        made.attn.rpb.copy_(_relative_bias(attn.relative_position_bias_table, window, size))
+        made.attn.rpb.copy_(relative_bias(attn.relative_position_bias_table, window, size))
     made.attn.rpb.requires_grad_(attn.relative_position_bias_table.requires_grad)
     return made
 
 
-def _relative_bias(table: Tensor, window: Any, size: Any) -> Tensor:
+def relative_bias(table: Tensor, window: Any, size: Any) -> Tensor:
     """Return timm's table, (offsets of both axes, heads), as (heads, offsets of rows, offsets of columns).
 
     timm counts offsets from the key to the query, this package from the query to the key.

@@ -1,0 +1,71 @@
+"""Any local operator in place of the window attention of timm's Swin."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from timm.models import register_notrace_module
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import nn
+
+from ..nn import LocalAttention, LocalAttentionBlock, LocalSpec
+from ._replace import SwinBlock, choose, in_place_of
+from .neighborhood import relative_bias, swins_of
+
+register_notrace_module(LocalAttentionBlock)
+
+
+class LocalSwinBlock(SwinBlock, LocalAttentionBlock):
+    """A `LocalAttentionBlock` that a stage of timm's Swin can hold."""
+
+
+def conversions(
+    model: nn.Module, stages: Sequence[int] | None, kernel_size: int | Sequence[int] | None, spec: LocalSpec
+) -> Iterator[tuple[Any, list[Any]]]:
+    """Return the blocks of every stage that is to be converted, and those that take their place."""
+    for network in swins_of(model, str(spec)):
+        for blocks in choose(network, range(len(network)) if stages is None else stages, SwinTransformerBlock):
+            yield blocks, [_local_block(block, kernel_size, spec) for block in blocks]
+
+
+def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec) -> Any:
+    """Make the block that takes the place of one with window attention, with those of its weights that it has."""
+    attn, channels = block.attn, block.attn.proj.in_features
+    window = tuple(attn.window_size)
+    size = window if kernel_size is None else (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+    shift = tuple(block.shift_size)
+    if size != window:
+        shift = tuple(length // 2 if step else 0 for length, step in zip(size, shift, strict=True))
+    heads = channels if spec.heads == "C" else int(spec.heads or attn.num_heads)
+    options: dict[str, Any] = {"qk_scale": attn.scale} if heads == attn.num_heads else {}
+    made: Any = in_place_of(
+        block,
+        LocalSwinBlock,
+        spec,
+        heads=None if spec.heads else heads,
+        head_dim=channels // heads,
+        kernel_size=size,
+        shift=shift if spec.region == "window" else 0,
+        qkv_bias=attn.qkv.bias is not None,
+        **options,
+    )
+    made.attn.proj = attn.proj
+    with torch.no_grad():
+        _take_projections(made.attn, attn, spec)
+        if "rb" in spec.terms and spec.norm == "softmax" and heads == attn.num_heads:
+            bias = relative_bias(attn.relative_position_bias_table, window, size)
+            if not spec.moves:  # the offsets of a neighbourhood, which are half as far
+                for axis, length in enumerate(size):
+                    bias = bias.narrow(axis + 1, length - 1 - length // 2, length)
+            made.attn.r_bias.copy_(bias)
+    return made
+
+
+def _take_projections(made: LocalAttention, attn: Any, spec: LocalSpec) -> None:
+    """Copy what there is of q, k and v; of "hadamard" v alone, whose q and k have other channels."""
+    taken = [2] if spec.hadamard else [part for part, has in ((0, spec.has_query), (1, spec.has_key), (2, True)) if has]
+    channels = attn.proj.in_features
+    for ours, theirs in ((made.qkv.weight, attn.qkv.weight), (made.qkv.bias, attn.qkv.bias)):
+        if theirs is not None:
+            rows = torch.cat([theirs[part * channels : (part + 1) * channels] for part in taken])
+            ours[-rows.shape[0] :].copy_(rows)
