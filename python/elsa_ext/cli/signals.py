@@ -10,6 +10,9 @@ from types import FrameType
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
+_pending: list[int] | None = None
+"""The signal that `stop_noted` has noted; None where signals are not noted but raised."""
+
 
 class Stopped(KeyboardInterrupt):
     """A signal other than that of Ctrl-C has asked the process to end."""
@@ -33,7 +36,9 @@ def stop_signals() -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
         for each in taken:
             signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        if _pending is None:
+            raise stopped_by(number)
+        _pending.append(number)
 
     for number in taken:
         signal.signal(number, stop)
@@ -44,12 +49,38 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def end_quietly(_: int) -> None:
-    """Let a data loader's worker, whose number is the argument, end without an error at a signal.
+@contextlib.contextmanager
+def stop_noted() -> Iterator[list[int]]:
+    """Give a list to which the first signal is added in place of raising, so that a step is never left half done.
 
-    Terminals and job schedulers send it to all processes of a run. A worker that it kills is an error to torch, which
-    would come in between while the run's own process keeps what is finished.
+    What is in it is for the caller to raise, by `stopped_by`. The second signal ends the process as ever.
     """
+    global _pending
+    before, _pending = _pending, []
+    try:
+        yield _pending
+    finally:
+        _pending = before
+
+
+def stopped_by(number: int) -> KeyboardInterrupt:
+    """Return the exception that a signal stands for."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
+
+
+def let_finish(_: int) -> None:
+    """Let a data loader's worker, whose number is the argument, outlive the first signal.
+
+    Terminals and job schedulers send it to all processes of a run. The run's own process still needs the images of the
+    step that it is in, and then ends its workers: the second SIGTERM does that, should one not answer.
+    """
+    terms: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        terms.append(number)
+        if len(terms) > 1:
+            os._exit(0)
+
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: os._exit(0))
+            signal.signal(number, end if number == signal.SIGTERM else signal.SIG_IGN)
