@@ -1,4 +1,4 @@
-"""Which images are in which step, and what comes of batches that nothing is to be learnt from and of failing workers."""
+"""Which images are in which step, and what comes of batches that no model can take and of failing workers."""
 
 import random
 import resource

@@ -114,11 +114,12 @@ def test_stopped_in_the_middle(
         result = command("train", "--data", images, *THOROUGH, "--output", "run")
     assert (result.code, result.err) == (143, "elsa-ext train: stopped by SIGTERM\n")
     assert "elsa-ext train --resume run goes on with it" in result.out
-    assert load("run/checkpoint.pt").epoch == steps // 5
+    epoch, step = divmod(steps - 1, 5)
+    assert load("run/checkpoint.pt").epoch == epoch
     torch.manual_seed(99)  # what the generators were at does not matter
     result = command("train", "--resume", "run")
     assert (result.code, result.err) == (0, "")
-    assert f"in epoch {1 + steps // 5} of 2, after {steps % 5} of 5 steps" in result.out
+    assert f"in epoch {epoch + 1} of 2, after {step + 1} of 5 steps" in result.out
     assert_same(Path("run"), uninterrupted)
     before = load("run/checkpoint.pt")
     again = command("train", "--resume", "run", "--workers", 0)

@@ -84,14 +84,7 @@ class Training:
                 f"{len(self.data.train)} images are too few for steps of --batch-size {args.batch_size} in "
                 f"{self.train_batches.shares} batches"
             )
-        self.optimizer = create_optimizer_v2(
-            self.model,
-            args.opt,
-            lr=args.lr,
-            weight_decay=args.weight_decay,
-            momentum=args.momentum,
-            layer_decay=args.layer_decay,
-        )
+        self.optimizer = create_optimizer(args, self.model)
         rise = warmup_steps(args.epochs * self.steps, self.steps, args.warmup_epochs)
         self.schedule = CosineLRScheduler(
             self.optimizer,
@@ -307,6 +300,15 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise CommandError(f"--freeze {' '.join(names)} leaves nothing to train")
     return [modules[name] for name in names]
+
+
+def create_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    """Return timm's optimizer of a model, with its groups of parameters: no decay of biases, and layers apart."""
+    options = {"lr": args.lr, "weight_decay": args.weight_decay, "momentum": args.momentum}
+    try:
+        return create_optimizer_v2(model, args.opt, **options, layer_decay=args.layer_decay)
+    except (ValueError, AssertionError, ImportError, RuntimeError) as error:  # of options that do not go together
+        raise CommandError(f"--opt {args.opt}: {error}") from error
 
 
 def check_optimizer(name: str) -> None:

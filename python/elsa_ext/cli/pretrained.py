@@ -1,6 +1,7 @@
 """``--pretrained``: weights of this package, of timm or of the official code for a model to begin with."""
 
 import pickle
+import warnings
 
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
@@ -27,9 +28,10 @@ def load_pretrained(model: nn.Module, path: str) -> str:
         given = read_state_dict("--pretrained", path, own)
     except (ValueError, OSError, pickle.UnpicklingError) as error:
         raise CommandError(describe(error)) from error
-    given = {
-        name: tensor for name, tensor in renamed(model, given).items() if name in own or not name.startswith(layers)
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's resampling warns of what it does itself
+        given = renamed(model, given)
+    given = {name: tensor for name, tensor in given.items() if name in own or not name.startswith(layers)}
     fits = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     free = (*classifier(model), *layers)
     missing = [name for name in own if name not in fits]

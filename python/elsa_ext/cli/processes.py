@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,8 @@ def check_shares(args: argparse.Namespace, processes: Processes) -> Processes:
 
 def shard(model: nn.Module, device: torch.device, processes: Processes) -> None:
     """Let every process keep a part of each parameter alone, by FSDP2; block by block, so that few are whole."""
+    # The models here change no output of a block in place, which the warning is about.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(device.type, (processes.count,))
     for name, module in reversed(list(model.named_modules())):
         if name and type(module).__name__.endswith(("Block", "Outlooker", "Transformer")):
