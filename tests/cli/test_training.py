@@ -152,6 +152,18 @@ def test_average() -> None:
     assert found.test(argparse.Namespace(update=lambda: None))[0] != row.test_loss
 
 
+@pytest.mark.slow
+def test_compiled() -> None:
+    """To rounding, and kept under the names of the model itself."""
+    found, eager = training("--compile", "--ema", 0.5, images=22), training("--ema", 0.5, images=22)
+    for each in (found, eager):
+        each.model.noise.p = 0.0  # type: ignore[union-attr, assignment]
+    for row, expected in zip(found.epochs(), eager.epochs(), strict=True):
+        assert row.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+        assert row.test_loss == pytest.approx(expected.test_loss, rel=1e-4)
+    assert {*found.model.state_dict()} == {*Small().state_dict()}
+
+
 def test_frozen_modules() -> None:
     found = training("--freeze", "body", "noise", "--weight-decay", 0.5)
     before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}

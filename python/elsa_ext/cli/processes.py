@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from .device import find_device
-from .errors import CommandError
+from .errors import CommandError, CommandFailed
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def join_processes(args: argparse.Namespace) -> Iterator[Processes]:
             )
         yield check_shares(args, Processes())
         return
+    if args.parallel == "fsdp" and args.compile:
+        raise CommandError("--compile does not go with --parallel fsdp")
     rank, count, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     processes = check_shares(args, Processes(rank, count, local_rank, launched=True))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -91,6 +93,10 @@ def join_processes(args: argparse.Namespace) -> Iterator[Processes]:
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield processes
+    except RuntimeError as error:
+        if "by peer" not in str(error):
+            raise
+        raise CommandFailed("another process of this run has ended") from error
     finally:
         if sys.exc_info()[0] is None:  # where one has failed, the others never come to the end
             dist.destroy_process_group()

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from .._install import install_command
 from .argument_types import Parser
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -30,8 +31,10 @@ def recipe_arguments(parser: Parser, words: list[str]) -> list[str]:
 
 def read(parser: Parser, path: Path) -> dict[Any, Any]:
     """Read a YAML file of keys and values."""
-    import yaml  # comes with timm, which not every command needs
-
+    try:
+        import yaml  # comes with timm, which not every command needs
+    except ImportError:
+        parser.error(f"--config needs PyYAML: {install_command('pyyaml')}")
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

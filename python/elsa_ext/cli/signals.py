@@ -32,10 +32,12 @@ def stop_signals() -> Iterator[None]:
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in STOPPING if here}
     taken = [number for number in before if before[number] in DEFAULTS]
+    # torchrun passes on what a terminal or a scheduler has sent to all processes, and kills those that take too long.
+    after = signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL
 
     def stop(number: int, _: FrameType | None) -> None:
         for each in taken:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, after)
         if _pending is None:
             raise stopped_by(number)
         _pending.append(number)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 def train(args: argparse.Namespace, processes: Processes, found: Checkpoint | None, start: float) -> None:
     """Train, in each of the processes, from the beginning or from what was found."""
     source = source_name(args.data)
-    if args.output is not None and args.resume is None:
+    if args.output is not None and args.resume is None and processes.rank == 0:
         check_output(Path(args.output))  # also before the images are looked through, which may take its time
     check_optimizer(args.opt)
     device = processes.device(args.device)
@@ -54,9 +54,9 @@ def train(args: argparse.Namespace, processes: Processes, found: Checkpoint | No
     with open_folder(args, source, processes) as folder, stop_noted() as training.stop:
         record = Record(training, folder, kwargs, config, found)
         if found is None:
-            if folder is not None:
-                folder.add_samples(data.samples)
             record.save()  # so that there is something to go on from, whatever happens
+        if folder is not None:
+            folder.add_samples(data.samples)
         print(f"data    {printable(source)}: {len(data.train)} images to train on, {len(data.test)} to test on")
         print(f"model   {describe(model, args.model, config)}")
         if loaded is not None:
