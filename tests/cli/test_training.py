@@ -106,7 +106,7 @@ def test_clipped_gradients() -> None:
         before = [weight.detach().clone() for weight in found.model.parameters()]
         list(found.epochs())
         pairs = zip(found.model.parameters(), before, strict=True)
-        moved.append(float(sum((weight - old).square().sum() for weight, old in pairs) ** 0.5))
+        moved.append(float(sum((weight.detach() - old).square().sum() for weight, old in pairs) ** 0.5))
     assert moved[1] == pytest.approx(0.1 * 1e-3, rel=1e-3) and moved[0] > 10 * moved[1]
 
 

@@ -49,7 +49,11 @@ class Record:
     def add(self, row: Metrics) -> None:
         """Add an epoch, and show it; for all processes at once."""
         self.rows.append(row)
-        self.save()
+        try:
+            self.save()
+        except BaseException:
+            self.rows.pop()  # what is told at the end is what is on the disk
+            raise
         tqdm.write(table_row(row))
         self.name_skipped()
         if self.board is not None:
