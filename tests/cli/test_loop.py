@@ -116,10 +116,11 @@ def test_full_shared_memory(tmp_path: Path) -> None:
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000)  # a checkpoint fits, a batch does not)
 
+    small = ("--image-size", "128", "--workers", "1")
     process = subprocess.run(
-        [sys.executable, "-m", "elsa_ext.cli", "train", "--data", images, "--workers", "1", "--output", tmp_path / "r"],
+        [sys.executable, "-m", "elsa_ext.cli", "train", "--data", images, *small, "--output", tmp_path / "r"],
         capture_output=True,
         text=True,
         preexec_fn=limit,

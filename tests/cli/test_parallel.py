@@ -1,7 +1,6 @@
 """Several processes give what one gives, to rounding, and leave as much behind when they are stopped."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,11 +32,32 @@ def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def torchrun(*arguments: object) -> "subprocess.Popen[str]":
+# Stops both processes by torchrun, in the middle of a step.
+STOPPING = """
+import os, signal, sys, time
+import elsa_ext.models
+from elsa_ext.cli import main
+from elsa_ext.cli.loop import Training
+
+def update(training):
+    done.append(1)
+    if len(done) == 5 and training.processes.rank == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while not training.stop:
+            time.sleep(0.01)
+    original(training)
+
+original, done = Training.update, []
+Training.update = update
+sys.exit(main())
+"""
+
+
+def torchrun(*arguments: object, program: tuple[object, ...] = ("-m", "elsa_ext.cli")) -> "subprocess.Popen[str]":
     """Train in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     return subprocess.Popen(
-        [*command, "--rdzv-endpoint", "localhost:0", "-m", "elsa_ext.cli", "train", *map(str, arguments)],
+        [*command, "--rdzv-endpoint", "localhost:0", *map(str, program), "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,7 +72,7 @@ def test_two_processes_give_what_one_gives(
     run = tmp_path / "run"
     settings = ("--data", images, *SETTINGS, "--epochs", 3, "--device", "cpu", "--output", run)
     process = torchrun(*settings, "--parallel", parallel, "--accumulate", accumulate)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "Warning" not in err and "elsa-ext" not in err
     assert out.count("test accuracy") == 1 and f"2 processes, {parallel}" in out
@@ -69,21 +89,20 @@ def test_two_processes_give_what_one_gives(
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_stopped_and_resumed(images: Path, tmp_path: Path, parallel: str) -> None:
     """To the bits of a run that nobody stopped, and also on one process alone."""
-    settings = ("--data", images, *SETTINGS, "--epochs", 6, "--device", "cpu", "--parallel", parallel)
-    whole, run = tmp_path / "whole", tmp_path / "run"
+    settings = ("--data", images, *SETTINGS, "--epochs", 3, "--device", "cpu", "--parallel", parallel)
+    whole, run, stopping = tmp_path / "whole", tmp_path / "run", tmp_path / "stopping.py"
     process = torchrun(*settings, "--drop-path", 0.3, "--output", whole)
-    assert process.communicate(timeout=300) and process.returncode == 0
-    process = torchrun(*settings, "--drop-path", 0.3, "--output", run)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("    2 "):
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=300)
+    assert process.communicate(timeout=600) and process.returncode == 0
+    stopping.write_text(STOPPING)
+    process = torchrun(*settings, "--drop-path", 0.3, "--output", run, program=(stopping,))
+    out, err = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "goes on with it" in out, err
-    assert 2 <= load(str(run / "checkpoint.pt")).epoch < 6
+    found = load(str(run / "checkpoint.pt"))
+    assert found.training is not None
+    assert (found.training["progress"]["epoch"], found.training["progress"]["step"]) == (2, 2)
     process = torchrun("--resume", run)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert_same(run, whole)
     assert main(["train", "--resume", str(run), *(["--parallel", "ddp"] if parallel == "fsdp" else [])]) == 0
@@ -93,7 +112,7 @@ def test_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["train", "--parallel", "fsdp", "--output", str(tmp_path / "run")]) == 2
     assert "--parallel fsdp needs several processes: torchrun" in capsys.readouterr().err
     process = torchrun("--data", images, "--batch-size", 9, "--output", tmp_path / "run")
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "--batch-size 9 is not a multiple of 2: 2 processes" in err
     assert not (tmp_path / "run").exists()
