@@ -116,7 +116,7 @@ def test_full_shared_memory(tmp_path: Path) -> None:
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000)  # a checkpoint fits, a batch does not)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))  # a checkpoint fits, a batch does not
 
     small = ("--image-size", "128", "--workers", "1")
     process = subprocess.run(
