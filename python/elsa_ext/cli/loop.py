@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import multiprocessing
 import time
+import types
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -21,7 +23,7 @@ from .data import Data, Images
 from .errors import CommandError, CommandFailed, describe
 from .processes import Processes, keep_apart, replicate, shard, whole
 from .report import Metrics
-from .signals import STOPPING, stopped_by
+from .signals import STOPPING, SharedFlag, stopped_by
 from .state import gather_generators, set_generators, set_optimizer, set_weights, weights
 from .steps import IGNORED, Batches, Drawn, Loader, loader, warmup_steps
 
@@ -57,6 +59,8 @@ class Training:
     def __post_init__(self) -> None:
         args, processes = self.args, self.processes
         self.progress = Progress()
+        self.ending = shared_flag(args.workers)
+        """Set when the processes that load images are no longer needed."""
         self.skipped: set[str] = set()
         """Why images were skipped, in messages that name them."""
         self.frozen = freeze(self.model, args.freeze)
@@ -117,7 +121,7 @@ class Training:
             skip=self.args.bad_images == "skip",
             replace=train,
         )
-        return loader(images, batches, self.args.workers)
+        return loader(images, batches, self.args.workers, self.ending)
 
     def epochs(self) -> Generator[Metrics, None, None]:
         """Train the model in place, from where it is, and yield after every epoch.
@@ -128,7 +132,10 @@ class Training:
             KeyboardInterrupt: One of ``stop`` has come; the model is as it was after the last whole step.
         """
         total = (self.args.epochs - self.progress.epoch + 1) * (len(self.train_batches) + len(self.test_batches))
-        with tqdm(total=total, leave=False, mininterval=0.5, disable=self.processes.rank > 0 or None) as bar:
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self.ending, "value", 1)
+            silent = self.processes.rank > 0 or None
+            bar = stack.enter_context(tqdm(total=total, leave=False, mininterval=0.5, disable=silent))
             bar.update(self.progress.step * self.args.accumulate)
             while self.progress.epoch <= self.args.epochs:
                 bar.set_description(f"epoch {self.progress.epoch}/{self.args.epochs}")
@@ -273,6 +280,11 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         saved = state["generators"]
         set_generators(saved[self.processes.rank % len(saved)], self.device)
+
+
+def shared_flag(workers: int) -> SharedFlag:
+    """Return a number that is shared with workers, if there are any."""
+    return multiprocessing.RawValue("b", 0) if workers else types.SimpleNamespace(value=0)
 
 
 def forward(model: nn.Module, images: Tensor) -> Tensor:

@@ -6,9 +6,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Protocol
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class SharedFlag(Protocol):
+    """What ``multiprocessing.RawValue`` returns: a number that processes share, without a lock to wait for."""
+
+    value: int
+
 
 _pending: list[int] | None = None
 """The signal that `stop_noted` has noted; None where signals are not noted but raised."""
@@ -70,19 +78,17 @@ def stopped_by(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
 
 
-def let_finish(_: int) -> None:
-    """Let a data loader's worker, whose number is the argument, outlive the first signal.
+def let_finish(ending: "SharedFlag", _: int) -> None:
+    """Let a data loader's worker, whose number is the last argument, live until ``ending`` is set by its process.
 
-    Terminals and job schedulers send it to all processes of a run. The run's own process still needs the images of the
-    step that it is in, and then ends its workers: the second SIGTERM does that, should one not answer.
+    Terminals and job schedulers send a signal to all processes of a run, whose own process still needs the images of
+    the step that it is in. It ends its workers by SIGTERM, which hence counts once it has set ``ending``.
     """
-    terms: list[int] = []
 
-    def end(number: int, _: FrameType | None) -> None:
-        terms.append(number)
-        if len(terms) > 1:
+    def end(*_: object) -> None:
+        if ending.value:
             os._exit(0)
 
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end if number == signal.SIGTERM else signal.SIG_IGN)
+            signal.signal(number, end)

@@ -1,6 +1,7 @@
 """The order of the images, which a seed fixes: in which step each is, on which process, and how it is augmented."""
 
 import contextlib
+import functools
 import math
 import random
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .data import Images
 from .errors import CommandError
-from .signals import let_finish
+from .signals import SharedFlag, let_finish
 
 IGNORED = -1
 """The label of an image that does not count."""
@@ -140,14 +141,14 @@ def seeded(seed: int) -> Iterator[None]:
 Loader = DataLoader[tuple[Tensor, Tensor, list[str]]]
 
 
-def loader(images: Drawn, batches: Batches, workers: int) -> Loader:
-    """Return what loads ``batches`` of ``images``, in as many processes beside this one."""
+def loader(images: Drawn, batches: Batches, workers: int, ending: SharedFlag) -> Loader:
+    """Return what loads ``batches`` of ``images``, in so many processes beside this one, which end after ``ending``."""
     return DataLoader(
         images,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=let_finish,
+        worker_init_fn=functools.partial(let_finish, ending),
         generator=torch.Generator(),  # its own: by default the loader draws a number from that of the model
     )
 
