@@ -99,6 +99,7 @@ def join_processes(args: argparse.Namespace) -> Iterator[Processes]:
         raise CommandFailed("another process of this run has ended") from error
     finally:
         if sys.exc_info()[0] is None:  # where one has failed, the others never come to the end
+            processes.wait()  # a connection that is closed while the other side still works may abort that
             dist.destroy_process_group()
 
 
