@@ -1,6 +1,6 @@
-"""What the training loop makes of a last batch of one, of one that no model can learn from, and of failing workers."""
+"""Which images are in which step, and what comes of batches that no model can take and of failing workers."""
 
-import argparse
+import random
 import resource
 import signal
 import subprocess
@@ -9,24 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from elsa_ext.cli.loop import batches, one_pass
-from tqdm import tqdm
+from elsa_ext.cli.data import Images
+from elsa_ext.cli.steps import IGNORED, Batches, Draw, Drawn
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
 
 Command = Callable[..., Result]
-
-
-def test_evaluation_is_the_mean_over_the_images() -> None:
-    logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    parts = [(logits[:6], labels[:6]), (logits[6:], labels[6:])]
-    loss, accuracy = one_pass(torch.nn.Dropout(0.5), parts, torch.device("cpu"), tqdm(disable=True))
-    assert loss == pytest.approx(float(F.cross_entropy(logits, labels)))
-    assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
 
 
 @pytest.mark.parametrize(
@@ -41,12 +33,64 @@ def test_evaluation_is_the_mean_over_the_images() -> None:
     ],
 )
 def test_last_batch(images: int, size: int, train: list[int], test: list[int]) -> None:
-    dataset: Any = [(torch.zeros(1), 0)] * images
-    args = argparse.Namespace(batch_size=size, workers=0)
-    for shuffle, expected in ((True, train), (False, test)):
-        loader = batches(dataset, args, shuffle)
-        assert [len(labels) for _, labels in loader] == expected
-        assert len(loader) == len(expected)
+    for seed, expected in ((0, train), (None, test)):
+        batches = Batches(images, size, seed=seed)
+        assert [len(draws) for draws in batches] == expected
+        assert len(batches) == len(expected)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(22, [8, 8, 4]), (19, [8, 8]), (16, [8, 8]), (3, [])])
+def test_last_batch_of_pairs(images: int, expected: list[int]) -> None:
+    """Every batch of each of two processes is even."""
+    assert Batches(images, 8, seed=0, processes=2, even=True).sizes == expected
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    """However many processes and parts there are, they have the same images of a step, augmented alike."""
+
+    def steps(epoch: int, start: int, processes: int, parts: int, seed: int = 3) -> list[set[tuple[int, int]]]:
+        found: list[set[tuple[int, int]]] = []
+        for rank in range(processes):
+            batches = Batches(22, 6, seed=seed, rank=rank, processes=processes, parts=parts)
+            batches.epoch, batches.start = epoch, start
+            drawn = [*batches]
+            assert len(drawn) == len(batches)
+            for index in range(0, len(drawn), parts):
+                if rank == 0:
+                    found.append(set())
+                found[index // parts] |= {draw for part in drawn[index : index + parts] for draw in part}
+        return found
+
+    whole = steps(1, 0, 1, 1)
+    assert [len(step) for step in whole] == [6, 6, 6, 4]
+    assert {draw.image for step in whole for draw in step} == {*range(22)}  # type: ignore[attr-defined]
+    for processes, parts in ((2, 1), (1, 3), (2, 2)):
+        assert steps(1, 0, processes, parts) == whole
+    assert steps(1, 2, 2, 1) == whole[2:]
+    assert steps(2, 0, 1, 1) != whole != steps(1, 0, 1, 1, seed=4)
+
+
+def test_every_process_tests_in_every_step() -> None:
+    parts = [[*Batches(5, 4, seed=None, rank=rank, processes=2)] for rank in range(2)]
+    assert [[draw.image for draw in batch] for batch in parts[0]] == [[0, 2], [4]]
+    assert [[draw.image for draw in batch] for batch in parts[1]] == [[1, 3], [-1]]
+
+
+def test_augmentation_does_not_disturb_others() -> None:
+    """Whatever an image's transform draws, the model's own random numbers are those they would be without it."""
+
+    def transform(_: Any) -> torch.Tensor:
+        return torch.tensor([random.random(), np.random.rand(), float(torch.rand(()))])
+
+    images = Drawn(Images([(None, 7)], transform), torch.zeros(3), skip=False, replace=True)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = [random.random(), np.random.rand(), float(torch.rand(()))]
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    first, label, reason = images[Draw(0, 5)]
+    assert [random.random(), np.random.rand(), float(torch.rand(()))] == expected
+    assert (label, reason) == (7, "")
+    assert torch.equal(images[Draw(0, 5)][0], first) and not torch.equal(images[Draw(0, 6)][0], first)
+    assert images[Draw(-1, 0)][1] == IGNORED
 
 
 def write_split(root: Path, red: int, tan: int) -> Path:
@@ -72,10 +116,11 @@ def test_full_shared_memory(tmp_path: Path) -> None:
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))  # a checkpoint fits, a batch does not
 
+    small = ("--image-size", "128", "--workers", "1")
     process = subprocess.run(
-        [sys.executable, "-m", "elsa_ext.cli", "train", "--data", images, "--workers", "1", "--output", tmp_path / "r"],
+        [sys.executable, "-m", "elsa_ext.cli", "train", "--data", images, *small, "--output", tmp_path / "r"],
         capture_output=True,
         text=True,
         preexec_fn=limit,

@@ -33,8 +33,8 @@ def needs(args: argparse.Namespace) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``elsa-ext`` and return its exit code.
 
-    0, 1 if ``bench --compare`` finds something slower, 2 for a mistake of the user and for what cannot be written, 130
-    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    0, 1 if ``bench --compare`` finds something slower or a training has failed on its way, 2 for a mistake of the user
+    and for what cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Args:
         argv: The arguments after the program's name; those of the process by default.
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = "", 1  # the reader of our output has had enough of it, `elsa-ext … | head`
     except (CommandError, OSError) as error:
         message = describe(error)
+        code = error.code if isinstance(error, CommandError) else code
     finally:
         settle_streams()
     if message:

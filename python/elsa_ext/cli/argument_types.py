@@ -15,11 +15,15 @@ Number = TypeVar("Number", int, float)
 class Parser(argparse.ArgumentParser):
     """An argument parser whose error is one line, and which takes no flag for another that begins like it."""
 
+    expand: "Callable[[Parser, list[str]], list[str]] | None" = None
+    """What makes of the arguments those to parse."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse; what is unknown is an error of the command that it was given to, whose help names what is known."""
+        args = args if self.expand is None else self.expand(self, list(args))
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]

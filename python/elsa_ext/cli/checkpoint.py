@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class Checkpoint:
     epoch: int
     metrics: dict[str, float]
     state_dict: dict[str, Tensor]
+    training: dict[str, Any] | None = None
+    """What ``elsa-ext train --resume`` goes on from, see ``Training.state``."""
 
     def save(self, path: Path) -> None:
         """Write the checkpoint to ``path``; if that fails, what was there before stays."""
-        content = {**vars(self), "sha256": checksum(vars(self))}
+        content = {name: value for name, value in vars(self).items() if value is not None}
+        content["sha256"] = checksum(content)
         write_whole(path, lambda file: torch.save(content, file))
 
 
@@ -79,15 +82,15 @@ def load(path: str) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # depending on where the damage is, anything from EOFError to UnpicklingError
         raise CommandError(f"{path} is not a checkpoint, or is damaged") from error
-    names = [field.name for field in fields(Checkpoint)]
+    names = [field.name for field in fields(Checkpoint) if field.default is MISSING]
     missing = [name for name in names if not isinstance(content, dict) or name not in content]
     if missing:
         raise CommandError(f"{path} was not written by elsa-ext train: it has no {', '.join(missing)}")
     expected = content.pop("sha256", None)
     # Checkpoints of before there was one hold nothing but the fields.
-    if content.keys() != {*names} if expected is None else checksum(content) != expected:
+    if not content.keys() <= {*names, "training"} if expected is None else checksum(content) != expected:
         raise CommandError(f"{path} is damaged: what it holds is not what its checksum was made of")
-    return Checkpoint(**{name: content[name] for name in names})
+    return Checkpoint(**{name: content[name] for name in names}, training=content.get("training"))
 
 
 def load_model(path: str) -> tuple[Checkpoint, nn.Module]:

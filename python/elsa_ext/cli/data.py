@@ -1,5 +1,7 @@
-"""The images to train and to test on: scikit-learn's digits, or a folder of the user."""
+"""The images to train and to test on: a data set by its name, or a folder of the user."""
 
+import argparse
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,12 +12,14 @@ from typing import Any
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import Compose, InterpolationMode, RandomAffine
+from torchvision.transforms import Compose, InterpolationMode, RandomAffine, RandomHorizontalFlip
 
 from .errors import CommandError
 from .folders import Class, describe_left_out, find_classes, refuse_telling_format, same_class, subfolders
+from .idx import FASHION_CLASSES, FASHION_RAW, find_fashion, has_idx, read_idx
 from .images import load_image
 from .splits import find_split
 
@@ -45,15 +49,90 @@ class Data:
     train: Images
     test: Images
     classes: list[str]
+    input_size: tuple[int, int, int]
+    """Channels, height and width of a transformed image."""
     samples: dict[str, Image.Image] = field(default_factory=dict)
 
 
-def digits(config: dict[str, Any]) -> Data:
-    """Return scikit-learn's 8x8 handwritten digits, enlarged to 32x32, with a split that never changes.
+DIGITS, FASHION = "digits", "fashion-mnist"
+MILD = {"scale": (0.5, 1.0), "color_jitter": 0.4, "auto_augment": None}
+"""How a folder's images are augmented: timm's own crops, down to a twelfth, are meant for hundreds of epochs."""
+
+
+def source_name(data: str | None) -> str:
+    """Return what to call the data that ``--data`` names."""
+    return DIGITS if data is None else os.path.basename(os.path.realpath(data)) or "root"
+
+
+def load_data(args: argparse.Namespace, config: dict[str, Any]) -> Data:
+    """Return the images that ``args`` ask for.
 
     Args:
+        args: With ``data``, a folder's path, or the name of a data set unless there is such a folder; ``seed``, and
+            how to augment.
         config: What timm's ``create_transform`` needs of the model: ``input_size``, ``mean``, ``std``, …
+
+    Raises:
+        CommandError: They are not there or not as they must be, or are not to be augmented so.
     """
+    name = DIGITS if args.data is None else args.data
+    is_name = args.data is None or (name in (DIGITS, FASHION) and not os.path.isdir(name))
+    root = Path(name) if not is_name or name == DIGITS else find_fashion()
+    if not is_name and not has_idx(root) and has_idx(root / FASHION_RAW):
+        root = root / FASHION_RAW
+    of_files = not is_name and not has_idx(root)
+    odd = sorted({"auto_augment", "color_jitter", "crop_scale"} & args.given) if not of_files else []
+    if odd:
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in odd)
+        raise CommandError(f"{flags}: for folders of images alone; is --data FOLDER missing?")
+    if of_files:
+        data = folder(root, config, args.seed, augmentation(args))
+    else:
+        data = digits(config) if name == DIGITS and is_name else idx(root, config)
+    if args.erasing:
+        erase = RandomErasing(args.erasing, mode="pixel", device="cpu")
+        data.train.transform = Compose([data.train.transform, erase])
+    return data
+
+
+def augmentation(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what timm's ``create_transform`` takes of ``args``."""
+    return {
+        "scale": (args.crop_scale, 1.0),
+        "color_jitter": args.color_jitter,
+        "auto_augment": args.auto_augment,
+    }
+
+
+def idx(root: Path, config: dict[str, Any]) -> Data:
+    """Return the images of a folder in the files of MNIST: Fashion-MNIST, if it is called so, or ten digits.
+
+    Raises:
+        CommandError: They are missing or damaged.
+    """
+    train, test = read_idx(root)
+    fashion = "fashion" in str(root.absolute()).lower()
+    classes = FASHION_CLASSES if fashion else [str(digit) for digit in range(10)]
+    if max(label for _, label in (*train, *test)) >= len(classes):
+        raise CommandError(f"{root} has labels above {len(classes) - 1}, of which there are no names")
+    to_input = create_transform(**config)
+    shift = RandomAffine(0, translate=(0.1, 0.1), interpolation=InterpolationMode.BILINEAR)
+    flips = [RandomHorizontalFlip()] if fashion else []
+    return Data(
+        train=Images(train, Compose([picture, *flips, shift, to_input])),
+        test=Images(test, Compose([picture, to_input])),
+        classes=classes,
+        input_size=config["input_size"],
+    )
+
+
+def picture(pixels: Any) -> Image.Image:
+    """Return an (height, width) array of bytes as a picture."""
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def digits(config: dict[str, Any]) -> Data:
+    """Return scikit-learn's 8x8 handwritten digits, enlarged to 32x32, with a split that never changes."""
     source = load_digits()
     images = [
         Image.fromarray((pixels * (255 / 16)).astype("uint8")).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
@@ -68,12 +147,15 @@ def digits(config: dict[str, Any]) -> Data:
         train=Images([(images[i], labels[i]) for i in train], Compose([shake, to_input])),
         test=Images([(images[i], labels[i]) for i in test], to_input),
         classes=[str(name) for name in source.target_names],
+        input_size=config["input_size"],
         samples={f"{labels[i]}.png": images[i] for i in test},
     )
 
 
-def folder(root: Path, config: dict[str, Any], seed: int) -> Data:
+def folder(root: Path, config: dict[str, Any], seed: int, augmentation: dict[str, Any] = MILD) -> Data:
     """Return the images of ``root/{train,val}/<class>/*``, or of ``root/<class>/*`` split at random by ``seed``.
+
+    ``augmentation`` is what ``create_transform`` takes beside ``config`` for those to train on.
 
     Prints which folders are used, where there is a choice, and what is left out.
 
@@ -90,12 +172,15 @@ def folder(root: Path, config: dict[str, Any], seed: int) -> Data:
     if left_out:
         print(describe_left_out(left_out))
     to_input = create_transform(**config)
-    # timm's own crops, down to a twelfth of the image, are meant for hundreds of epochs.
-    augment = create_transform(**config, is_training=True, scale=(0.5, 1.0))
+    try:
+        augment = create_transform(**config, **augmentation, is_training=True)
+    except (AssertionError, KeyError, ValueError, IndexError) as error:  # whatever timm makes of a policy
+        raise CommandError(f"--auto-augment {augmentation['auto_augment']}: timm has no such policy") from error
     return Data(
         train=Images(train, Compose([load_image, augment])),
         test=Images(test, Compose([load_image, to_input])),
         classes=classes,
+        input_size=config["input_size"],
     )
 
 

@@ -1,8 +1,16 @@
-"""The exception behind every ``elsa-ext`` message that a user can act on, and how exceptions are told in one line."""
+"""The exceptions behind every ``elsa-ext`` message that a user can act on, and how exceptions are told in one line."""
 
 
 class CommandError(Exception):
     """A mistake that the user can put right: ``main`` prints it as one line and returns exit code 2."""
+
+    code = 2
+
+
+class CommandFailed(CommandError):
+    """What has failed although nothing was asked wrongly, such as a disk that is full: exit code 1."""
+
+    code = 1
 
 
 def describe(error: Exception) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PARTS = ".elsa-ext-*.part"
+"""Names of files that are not complete yet."""
+
 
 class Recorder(io.FileIO):
     """A new file that remembers why a write failed: torch.save reports a full disk by an error that does not say so."""

@@ -27,9 +27,11 @@ def input_config(name: str, image_size: int | None) -> dict[str, Any]:
     return resolved
 
 
-def model_kwargs(name: str, classes: int, image_size: int | None) -> dict[str, Any]:
-    """Return the arguments that build the model for so many classes and for ``image_size``, if that is given."""
+def model_kwargs(name: str, classes: int, image_size: int | None, drop_path: float | None = None) -> dict[str, Any]:
+    """Return the arguments that build the model for so many classes, and for what else is given."""
     kwargs: dict[str, Any] = {"num_classes": classes}
+    if drop_path is not None:
+        kwargs["drop_path_rate"] = drop_path
     if image_size is not None and timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         kwargs["img_size"] = image_size
     return kwargs

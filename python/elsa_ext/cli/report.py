@@ -1,5 +1,6 @@
 """How a training run is shown: the table on the terminal and ``curves.png``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .text import printable
 
 @dataclass
 class Metrics:
-    """One epoch: mean loss and share of right answers on both sets, and the time that it took."""
+    """One epoch: mean loss and share of right answers on both sets, the time that it took, and how it was learnt."""
 
     epoch: int
     train_loss: float
@@ -20,6 +21,10 @@ class Metrics:
     test_loss: float
     test_accuracy: float
     seconds: float
+    learning_rate: float = 0.0
+    """Of the last step."""
+    images_per_second: float = 0.0
+    """Of the training alone."""
 
 
 HEADER = "epoch  train loss  train acc  test loss  test acc  seconds"
@@ -33,7 +38,7 @@ def table_row(row: Metrics) -> str:
     )
 
 
-def draw_curves(path: Path, title: str, rows: list[Metrics]) -> None:
+def draw_curves(path: Path, title: str, rows: Sequence[Metrics]) -> None:
     """Draw loss and accuracy of both sets over the epochs."""
     with plain_style():
         figure = curves(rows)
@@ -41,7 +46,7 @@ def draw_curves(path: Path, title: str, rows: list[Metrics]) -> None:
         save_picture(path, figure)
 
 
-def curves(rows: list[Metrics]) -> Figure:
+def curves(rows: Sequence[Metrics]) -> Figure:
     """Return a figure with one panel for the loss and one for the accuracy."""
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     epochs = [row.epoch for row in rows]
