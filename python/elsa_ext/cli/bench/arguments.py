@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..argument_types import Parser, given, number
 from .problem_elsa import MATRICES
+from .problem_family import MODULES
 from .problem_local import BIASES, BORDERS
 from .problems import DTYPES, LAYOUTS
 from .subjects import DEFAULTS, SUBJECTS, Subject
@@ -28,6 +29,8 @@ examples:
   elsa-ext bench op --preset all --baselines none --compare before.json   exit code 1 if something became slower
   elsa-ext bench module --preset swin-t-1 --backprop           the ELSA layer against window attention
   elsa-ext bench module --module NeighborhoodAttention --preset dinat-mini-1 dinat-mini-1-far
+  elsa-ext bench module --module family --backprop             every member of the family, and what people use for it
+  elsa-ext bench module --module family --member "qr softmax window" --size 28 --channels 192
   elsa-ext bench model --batch 4 --backprop                    inference and a training step of elsa_swin_tiny
 """
 
@@ -128,8 +131,8 @@ def add_problem(parser: argparse.ArgumentParser, subjects: list[Subject]) -> Non
         choices=list(dict.fromkeys(name for kind in kinds for name in (*kind.presets, "all"))),
         metavar="NAME",
         help=f"{'; '.join(f'of {what}: {names}' for what, names in presets.items())}; or all. Layers of Swin-T, "
-        "VOLO-D1 and DiNAT-Mini, which flags below change. Without --preset, those from --size to --group-width make "
-        "one problem, otherwise as swin-t-1",
+        "VOLO-D1 and DiNAT-Mini, and members of the family, which flags below change. Without --preset, those from "
+        "--size to --group-width, and --member, make one problem, otherwise as the first preset",
     )
     add_tensors(group, batch=8)
     group.add_argument("--size", type=map_size, metavar="N|HxW", help="side of the map, or height and width")
@@ -167,6 +170,13 @@ def add_problem(parser: argparse.ArgumentParser, subjects: list[Subject]) -> Non
         choices=BIASES,
         metavar="WHICH",
         help=f"of neighbourhood attention: {' or '.join(BIASES)} (default: {BIASES[0]})",
+    )
+    group.add_argument(
+        "--member",
+        type=given,
+        metavar="SPEC",
+        help="of the family: a spec such as 'qr softmax window', as elsa_ext.nn.LocalAttention takes it, or "
+        f"{', '.join(MODULES[:-1])} or {MODULES[-1]}",
     )
 
 

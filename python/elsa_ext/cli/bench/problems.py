@@ -13,6 +13,7 @@ FLAGS = (
     *("size", "channels", "heads", "kernel_size", "dilation"),
     *("stride", "group_width", "matrices"),
     *("border", "window_stride", "bias"),
+    "member",
 )
 
 AnyProblem = TypeVar("AnyProblem", bound="Problem")

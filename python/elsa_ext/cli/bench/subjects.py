@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .problem_elsa import ElsaProblem
+from .problem_family import FamilyProblem
 from .problem_local import LocalProblem
 from .problems import Problem
 
@@ -18,6 +19,7 @@ SDPA = {"sdpa": "scaled_dot_product_attention: every pixel attends to the whole 
 UNFOLD = {"unfold": "F.unfold and products of what it makes, over the border zeros"}
 ZEROS = {"zeros": "ours over the border zeros, where the problem has another one"}
 UNFUSED = {"unfused": "ours in two ops, neighborhood_logits and ghost_head, with a softmax between"}
+CONVOLUTION = {"conv2d": "F.conv2d, of a depthwise convolution, in windows where the member is"}
 WINDOWS = {"timm": "shifted window attention from roll to roll, or outlook attention in volo-d1"}
 
 
@@ -79,6 +81,7 @@ MODULES = (
         FORMULA | WINDOWS | SDPA | NEIGHBOURS,
         "module_local:contenders",
     ),
+    Subject("family", FamilyProblem, str, FORMULA | CONVOLUTION | WINDOWS | NEIGHBOURS, "module_family:contenders"),
 )
 SUBJECTS = {
     kind: {subject.name: subject for subject in subjects} for kind, subjects in (("op", OPS), ("module", MODULES))
