@@ -29,7 +29,7 @@ MODELS = {
     },
 }
 
-# One of them for `make test` where that takes half a minute, both for `make test-all`.
+# One of them for `make test` where that takes seconds, all for `make test-all`.
 COMPILED = [
     pytest.param("elsa_swin_micro", marks=pytest.mark.thorough),
     pytest.param("elsa_volo_d1", marks=pytest.mark.slow),

@@ -17,7 +17,8 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", models.COMPILED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.MODELS)
 def test_inference(name: str) -> None:
     model = models.create(name)
     given = models.images(model, 2)

@@ -14,7 +14,8 @@ pytestmark = models.IGNORED
 BATCH = ({0: Dim("batch")},)
 
 
-@pytest.mark.parametrize("name", models.COMPILED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.MODELS)
 def test_package_is_served(name: str, tmp_path: Path) -> None:
     model = models.create(name)
     program = torch.export.export(model, (models.images(model, 3),), dynamic_shapes=BATCH)
@@ -23,8 +24,7 @@ def test_package_is_served(name: str, tmp_path: Path) -> None:
     models.check_served("torch._inductor.aoti_load_package", path, model)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", models.COMPILED)
 def test_onnx(name: str, tmp_path: Path) -> None:
     model = models.create(name)
     path = tmp_path / "model.onnx"

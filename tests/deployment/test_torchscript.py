@@ -82,8 +82,7 @@ def test_scripted_model_trains(name: str) -> None:
     check_as_eager(torch.jit.script(model), model, models.images(model, 2))
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", models.COMPILED)
 @pytest.mark.parametrize("how", ["script", "trace", "freeze"])
 def test_served(name: str, how: str, tmp_path: Path) -> None:
     model = models.create(name)

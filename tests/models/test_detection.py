@@ -226,7 +226,7 @@ def test_weights_in_bfloat16() -> None:
 ignore_torchscript = pytest.mark.filterwarnings("ignore:.*torch.jit:", "ignore:RCNN always returns")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_ops
 @ignore_torchscript
 def test_scripted() -> None:

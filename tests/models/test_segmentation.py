@@ -64,8 +64,11 @@ def test_encoder_passes_on_the_features_of_the_model() -> None:
         assert torch.equal(feature, expected.permute(0, 3, 1, 2))
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("decoder", ["upernet", "fpn", "unet"])
+@pytest.mark.parametrize(
+    "decoder",
+    [pytest.param("unet", marks=pytest.mark.thorough)]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("upernet", "fpn")],
+)
 def test_training(decoder: str) -> None:
     model = small_model(decoder)
     targets = torch.zeros(2, 64, 96, dtype=torch.long)
@@ -86,6 +89,7 @@ def test_training(decoder: str) -> None:
     assert history[-1] < 0.5 * history[0]
 
 
+@pytest.mark.thorough
 def test_published_size() -> None:
     ours, theirs = (
         smp.create_model("upernet", encoder_name=name, encoder_weights=None, classes=150) for name in (OURS, THEIRS)

@@ -275,11 +275,11 @@ def test_autocast(unemulated: Any) -> None:
 
 
 @pytest.mark.thorough
-def test_compiles_whole(unemulated: Any) -> None:
-    module = ELSA(12, 2, lam=0, gamma=0.5).to(unemulated.device)
+def test_compiles_whole(unemulated_formula_slow: Any) -> None:
+    module = ELSA(12, 2, lam=0, gamma=0.5).to(unemulated_formula_slow.device)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True, dynamic=True)
     for size in (5, 8):
-        x = torch.randn(2, size, size + 1, 12, device=unemulated.device)
+        x = torch.randn(2, size, size + 1, 12, device=unemulated_formula_slow.device)
         assert torch.allclose(compiled(x), module(x), atol=1e-6)
 
 

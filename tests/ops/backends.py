@@ -19,6 +19,9 @@ class Backend:
     device: str
     implementation: str
 
+    def __str__(self) -> str:
+        return self.name
+
     def missing(self) -> str | None:
         """Say why it cannot run here, or None if it can."""
         if self.device != "cuda":

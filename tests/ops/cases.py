@@ -81,7 +81,12 @@ def pair(option: Any) -> tuple[int, int]:
 
 def marks_of(case: Case) -> list[pytest.MarkDecorator]:
     """Of a comparison of ``case``: where there are many numbers, emulated kernels take seconds."""
-    return [pytest.mark.thorough] if math.prod((case.batch, case.channels, case.height, case.width)) > 10_000 else []
+    return [pytest.mark.thorough] if numbers(case) > 10_000 else []
+
+
+def numbers(case: Case) -> int:
+    """How many a map has."""
+    return math.prod((case.batch, case.channels, case.height, case.width))
 
 
 def normal(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Tensor:

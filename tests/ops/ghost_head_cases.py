@@ -116,7 +116,7 @@ SIZES = [
     GhostHead(channels=64, heads=2, kernel_size=7, batch=1, width=15),
     GhostHead(channels=96, heads=3, kernel_size=7, batch=1, height=14, width=14),
     GhostHead(channels=131, heads=1, width=4),
-    GhostHead(batch=1, channels=33, heads=33, kernel_size=5, height=19, width=61),
+    GhostHead(batch=1, channels=17, heads=17, kernel_size=5, height=19, width=61),
     GhostHead(batch=2, channels=14, heads=2, kernel_size=7, dilation=3, height=21, width=59),
     GhostHead(batch=1, channels=40, heads=1, kernel_size=5, dilation=2, stride=2, height=37, width=63),
     GhostHead(batch=2, channels=96, heads=3, kernel_size=7, height=28, width=28),

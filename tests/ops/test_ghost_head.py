@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from ops import ghost_head_cases, local_cases
 from ops.backends import Backend
-from ops.cases import HALVES, LAYOUTS, make, make_grad, marks_of
+from ops.cases import HALVES, LAYOUTS, make, make_grad, numbers
 from ops.checks import call, check, check_conversions
 from ops.ghost_head_cases import GhostHead
 from ops.pairwise import pairwise
@@ -46,7 +46,7 @@ OP = Op(
             replace(case, mul="none", dilation=min(case.dilation, 4)),
             HALVES[index % 2],
             [None, torch.float32][index // 2 % 2],
-            marks=marks_of(case),
+            marks=[pytest.mark.slow] if numbers(case) > 15_000 else [],
         )
         for index, case in enumerate(ghost_head_cases.SIZES)
     ],

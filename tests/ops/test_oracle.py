@@ -1,11 +1,12 @@
 """Every op against the float64 oracle: sizes, options, dtypes and memory layouts, forward and backward."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from ops.backends import TORCH, Backend
-from ops.cases import DTYPES, GRAD_LAYOUTS, HALVES, LAYOUTS, Case, make, make_grad, marks_of
+from ops.backends import EMULATED, NATIVE, TORCH, Backend
+from ops.cases import DTYPES, GRAD_LAYOUTS, HALVES, LAYOUTS, Case, make, make_grad, marks_of, numbers
 from ops.checks import check, evaluate
 from ops.pairwise import pairwise
 from ops.registry import DEFAULT, OPS, every, of
@@ -28,16 +29,25 @@ def calls(op: Op) -> list[tuple[Case, torch.dtype, torch.dtype | None, str]]:
     return chosen
 
 
-def marks(case: Case, dtype: torch.dtype, matrix_dtype: torch.dtype | None, layout: str) -> list[pytest.MarkDecorator]:
-    """Of a call: what float32 and 16 bits find by themselves is found soon enough."""
+def marks(backend: Backend, case: Case, dtype: torch.dtype, matrix_dtype: torch.dtype | None) -> list[Any]:
+    """Of a call: what float32 and 16 bits find by themselves is found soon enough, and what 16 bits find emulated."""
     is_rare = dtype == torch.float64 or matrix_dtype is not None
-    return [pytest.mark.thorough] if is_rare else marks_of(case)
+    if is_rare and numbers(case) > 15_000:
+        return [pytest.mark.slow]
+    is_later = is_rare or (backend is EMULATED and dtype == torch.float32)
+    return [pytest.mark.thorough] if is_later else marks_of(case)
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype", "matrix_dtype", "layout"),
-    [pytest.param(*call, marks=marks(*call)) for op in OPS for call in calls(op)],
+    ("native", "case", "dtype", "matrix_dtype", "layout"),
+    [
+        pytest.param(backend, *call, marks=marks(backend, *call[:3]))
+        for backend in NATIVE
+        for op in OPS
+        for call in calls(op)
+    ],
     ids=str,
+    indirect=["native"],
 )
 def test_agrees_with_oracle(
     native: Backend, case: Case, dtype: torch.dtype, matrix_dtype: torch.dtype | None, layout: str
@@ -60,6 +70,12 @@ LAID_OUT = [
 ]
 
 
+@pytest.mark.parametrize(
+    "native",
+    [pytest.param(each, marks=pytest.mark.thorough if each is EMULATED else []) for each in NATIVE],
+    ids=str,
+    indirect=True,
+)
 @pytest.mark.parametrize(("case", "dtype", "layouts"), LAID_OUT, ids=str)
 def test_layouts(native: Backend, case: Case, dtype: torch.dtype, layouts: dict[str, str]) -> None:
     check(case, native.device, dtype, layouts=layouts)

@@ -4,14 +4,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ops.backends import Backend
+from ops.backends import EMULATED, NATIVE, Backend
 from ops.cases import DTYPES, GRAD_LAYOUTS, LAYOUTS
 from ops.checks import check
 from ops.registry import OPS
 from ops.spec import Op
 
 
-@pytest.mark.thorough
+# The emulated kernels take several times as long for the same calls.
+@pytest.mark.parametrize(
+    "native",
+    [pytest.param(each, marks=pytest.mark.slow if each is EMULATED else pytest.mark.thorough) for each in NATIVE],
+    ids=str,
+    indirect=True,
+)
 @pytest.mark.parametrize("op", OPS, ids=str)
 @settings(
     max_examples=60,

@@ -9,14 +9,22 @@ from ops.backends import Backend
 from ops.cases import HALVES, LAYOUTS, Case, Shape, make, make_grad
 from ops.checks import backward_arguments, call, evaluate, forward_arguments, registered, to_fake
 from ops.registry import OPS, SMALL, every
+from ops.spec import Op
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 LAYOUTS_IN_TURN = ("contiguous", "channel_slice", "channels_last")
+
+
+def marks(op: Op, index: int, backward: bool) -> list[pytest.MarkDecorator]:
+    """Of an opcheck, which takes seconds where the derivative of the backward is a formula of many parts."""
+    if index == 0:
+        return [] if op is OPS[0] else [pytest.mark.thorough]
+    return [pytest.mark.slow if backward and op is not OPS[0] else pytest.mark.thorough]
+
+
 OPCHECKED = [
-    pytest.param(
-        case, LAYOUTS_IN_TURN[index % 3], backward, marks=() if (op, index) == (OPS[0], 0) else pytest.mark.thorough
-    )
+    pytest.param(case, LAYOUTS_IN_TURN[index % 3], backward, marks=marks(op, index, backward))
     for op in OPS
     for index, case in enumerate([*op.options, op.empty[0]])
     for backward in (False, True)
