@@ -10,7 +10,7 @@ from elsa_ext.cli.bench.module_family import DepthwiseLayer, contenders, member
 from elsa_ext.cli.bench.problem_family import PRESETS, FamilyProblem
 
 from .conftest import Result
-from .test_bench import load
+from .test_bench import by_row, load
 
 Command = Callable[..., Result]
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_run(command: Command, tmp_path: Path) -> None:
     assert (result.code, result.err, "absent" in result.out) == (0, "", False)
     assert "rb none window heads=C, 2 x 8 x 6 x 9, K = 3" in result.out
     (comparison,) = load(path)["comparisons"]
-    assert {row["key"] for row in comparison["rows"]} == {"elsa_ext", "formula", "conv2d"}
+    assert {key for key, _ in by_row(comparison)} == {"elsa_ext", "formula", "conv2d"}
 
 
 @pytest.mark.parametrize("wrong", ["qk softmax", "involution", "hadamard softmax window"])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import CommandError
 from .problems import Problem
 
 STAGE: dict[str, Any] = dict(size=(56, 56), channels=96, kernel_size=7)
@@ -34,6 +35,17 @@ class FamilyProblem(Problem):
     options = ()
 
     member: str
+
+    def check(self) -> None:
+        """Raise a ``CommandError`` if there is no such member."""
+        from ...nn import LocalSpec
+
+        super().check()
+        try:
+            if self.member not in MODULES:
+                LocalSpec.parse(self.member)
+        except ValueError as error:
+            raise CommandError(f"--member {self.member!r}: {error}") from error
 
     def parts(self) -> list[str]:
         """Return member and sizes in words."""
