@@ -26,6 +26,11 @@ def test_windows_compute_what_the_swin_did(options: dict[str, Any]) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_windows_of_another_size_are_shifted_where_those_of_the_swin_are() -> None:
+    model = convert(small_swin(depths=(2, 2)), to="qk softmax window", kernel_size=(3, 2))
+    assert [layer.shift for layer in layers(model)] == [[0, 0], [1, 1], [0, 0], [1, 1]]
+
+
 def test_sliding_windows_are_those_of_neighborhood() -> None:
     ours, theirs = (with_tables(small_swin(dtype=torch.float64)).eval() for _ in range(2))
     ours.load_state_dict(theirs.state_dict())

@@ -19,7 +19,9 @@ def image(channels: int = 16, height: int = 8, width: int = 6) -> Tensor:
 def taps(x: Tensor, kernel_size: int, dilation: int = 1, stride: int = 1) -> Tensor:
     """(B, C, K², H // stride, W // stride)."""
     patches = F.unfold(x, kernel_size, dilation, kernel_size // 2 * dilation, stride)
-    return patches.view(*x.shape[:2], kernel_size**2, x.shape[2] // stride, x.shape[3] // stride)
+    height, width = x.shape[2:]
+    whole = patches.view(*x.shape[:2], kernel_size**2, -(-height // stride), -(-width // stride))
+    return whole[..., : height // stride, : width // stride]
 
 
 def normalised(filters: Tensor, dim: int) -> Tensor:
@@ -30,7 +32,10 @@ def filtered(layer: DDF, x: Tensor) -> Tensor:
     """What a DDF is, from its layers' weights."""
     conv, (_, first, _, second, norm) = layer.spatial_branch[0], layer.channel_branch
     std = nn.init.calculate_gain("relu") / layer.kernel_size
-    of_pixels = normalised(F.conv2d(x, conv.weight, conv.bias, stride=layer.stride), 1) * std
+    corners = x[:, :, :: layer.stride, :: layer.stride][
+        :, :, : x.shape[2] // layer.stride, : x.shape[3] // layer.stride
+    ]
+    of_pixels = normalised(F.conv2d(corners, conv.weight, conv.bias), 1) * std
     hidden = F.relu(F.linear(x.mean((2, 3)), first.weight.flatten(1), first.bias))
     of_channels = F.linear(hidden, second.weight.flatten(1), second.bias).view(*x.shape[:2], -1)
     of_channels = (normalised(of_channels, 2) * norm.std.view(x.shape[1], -1))[..., None, None]
@@ -40,7 +45,7 @@ def filtered(layer: DDF, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("combine", ["mul", "add"])
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "dilation": 2}, {"stride": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "dilation": 2}, {"stride": 2}, {"stride": 3}], ids=str)
 def test_ddf(combine: str, options: dict[str, int]) -> None:
     layer = DDF(16, combine=combine, **options, **DOUBLE)
     x = image()

@@ -145,6 +145,36 @@ def test_terms_at_moving_offsets(region: str) -> None:
     assert_agrees("out", ours(x), ours.proj(out.flatten(3)).detach())
 
 
+@pytest.mark.parametrize("matrices", ["mul add", "mul", "add"])
+@pytest.mark.parametrize("terms", ["qk+rb softmax", "rb none"])
+def test_ghost_matrices_in_shifted_windows(terms: str, matrices: str) -> None:
+    """A tap is the same one in what the edges leave of a window: against the formula, pixel by pixel."""
+    ours = layer(f"{terms} window {matrices}", 2, (3, 4), 4, shift=(1, 2))
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter)
+    x = image(6, 8, dim=4)
+    *others, value = ours.qkv(x).unflatten(-1, (-1, 2, 2)).unbind(3)
+    mul = torch.ones(4, 3, 4, **DOUBLE) if ours.ghost_mul is None else ours.ghost_mul
+    add = torch.zeros(4, 3, 4, **DOUBLE) if ours.ghost_add is None else ours.ghost_add
+    out = torch.zeros(2, 6, 8, 4, **DOUBLE)
+    for row, column in itertools.product(range(6), range(8)):
+        top, left = (row - 1) // 3 * 3 + 1, (column - 2) // 4 * 4 + 2
+        inside = [(i, j) for i in range(3) for j in range(4) if 0 <= top + i < 6 and 0 <= left + j < 8]
+        logits = []
+        for i, j in inside:
+            logit = ours.r_bias[:, top + i - row + 2, left + j - column + 3].expand(2, 2)
+            if others:
+                query, key = others
+                logit = logit + ours.scale * (query[:, row, column] * key[:, top + i, left + j]).sum(-1)
+            logits.append(logit)
+        weights = torch.stack(logits, -1)
+        weights = weights.softmax(-1) if others else weights
+        for t, (i, j) in enumerate(inside):
+            filters = weights[..., t].repeat_interleave(2, 1) * mul[:, i, j] + add[:, i, j]
+            out[:, row, column] += filters * value[:, top + i, left + j].flatten(1)
+    assert_agrees("out", ours(x), ours.proj(out).detach())
+
+
 @pytest.mark.parametrize("kernel_size", [5, 4])
 def test_depthwise_convolution(kernel_size: int) -> None:
     ours = layer("rb none neighborhood heads=C", None, kernel_size, dilation=2)
