@@ -37,8 +37,8 @@ def needs(args: argparse.Namespace) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``elsa-ext`` and return its exit code.
 
-    0, 1 if ``bench --compare`` finds something slower or the work has failed on its way, 2 for a mistake of the user and
-    for what cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    0, 1 if ``bench --compare`` finds something slower or the work has failed on its way, 2 for a mistake of the user
+    and for what cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Args:
         argv: The arguments after the program's name; those of the process by default.

@@ -66,4 +66,4 @@ def read_value(action: argparse.Action) -> Value:
 def read_help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     """Return the first clause of an argument's help."""
     text = parser._get_formatter()._expand_help(action) if action.help else ""
-    return re.split(r"[;(]", text)[0].strip() or action.dest
+    return re.split(r"[;:(]", text)[0].strip() or action.dest

@@ -37,7 +37,7 @@ def picture(title: str, classes: Sequence[str], counts: np.ndarray) -> Figure:
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     axes.set_facecolor("lightgrey")  # rows without an image
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    name_classes(axes, [shortened(printable(name)) for name in classes])
+    name_classes(axes, [shortened(printable(name)) for name in classes], side)
     if len(classes) <= MOST_NUMBERS:
         add_numbers(axes, counts, shares)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
@@ -45,12 +45,12 @@ def picture(title: str, classes: Sequence[str], counts: np.ndarray) -> Figure:
     return figure
 
 
-def name_classes(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of the classes along both axes, as many as can be read."""
+def name_classes(axes: Axes, names: Sequence[str], side: float) -> None:
+    """Write the names of the classes along both axes of so many inches, as many as can be read."""
     step = math.ceil(len(names) / MOST_NAMES)
     size = 9 if len(names) <= 30 else 7
     shown = range(0, len(names), step)
-    long = len(names) > 6 or max(map(len, names)) > 8
+    long = len(shown) * (max(map(len, names)) + 1) > 12 * side
     axes.set_xticks(shown, names[::step], rotation=90 if long else 0, fontsize=size)
     axes.set_yticks(shown, names[::step], fontsize=size)
     some = f" (one of {step} is named)" if step > 1 else ""

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_facts(facts)
     if args.confusion is not None:
-        title = f"{checkpoint.model} on {source}: top-1 {facts['top1']:.2%} of {facts['images']} images"
+        title = f"{checkpoint.model}, top-1 {facts['top1']:.2%} of {facts['images']} images: {source}"
         draw_confusion(Path(args.confusion), title, checkpoint.classes, found.confusion)
         if not args.json:
             print(f"written to {printable(args.confusion)}")

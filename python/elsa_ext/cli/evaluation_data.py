@@ -17,7 +17,7 @@ from .images import load_image
 from .resume import check_data
 from .splits import find_split
 
-OWN = "those that the training was tested on"
+OWN = "the test images of the training"
 """How the images are described if they are known to be that."""
 
 
