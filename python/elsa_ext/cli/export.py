@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import shutil
 import tempfile
 import warnings
@@ -83,10 +84,14 @@ def copy(path: Path, file: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out what torch warns of while it compiles itself: nothing that the user could change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Leave out what torch warns of while it exports: nothing that the user could change."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @contextlib.contextmanager
