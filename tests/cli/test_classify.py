@@ -100,7 +100,7 @@ def test_broken_images_in_a_folder(command: Command, trained: Path, album: Path)
     ]
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\0"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
 def test_list_on_the_standard_input(
     command: Command, trained: Path, album: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:

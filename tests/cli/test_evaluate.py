@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from elsa_ext.cli import data
 from elsa_ext.cli.checkpoint import load, load_model
 from elsa_ext.cli.confusion import draw_confusion
 from elsa_ext.cli.evaluate import Evaluation
 from elsa_ext.cli.images import load_image
 from PIL import Image
+from sklearn.datasets import load_digits
 from timm.data import create_transform
 
 from .conftest import Result, train_on, write_images
@@ -64,9 +66,12 @@ def test_accuracy_of_a_folder_is_that_of_the_training(command: Command, hard: Pa
 @pytest.mark.thorough
 @pytest.mark.parametrize("options", [("--epochs", 1), ("--epochs", 1, "--amp", "bf16", "--ema", 0.9)], ids=str)
 def test_accuracy_of_the_digits_is_that_of_the_training(
-    command: Command, tmp_path: Path, options: tuple[object, ...]
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...]
 ) -> None:
-    result = command("train", "--model", "elsa_swin_micro", *options, "--batch-size", 256, "--output", tmp_path / "run")
+    few = load_digits()
+    few.images, few.target = few.images[:300], few.target[:300]
+    monkeypatch.setattr(data, "load_digits", lambda: few)
+    result = command("train", "--model", "elsa_swin_micro", *options, "--batch-size", 50, "--output", tmp_path / "run")
     assert result.code == 0
     trained = load(str(tmp_path / "run" / "checkpoint.pt")).metrics
     for named in ((), ("--data", "digits")):
@@ -120,8 +125,8 @@ def test_images_that_have_changed_are_refused(command: Command, tmp_path: Path) 
     images = write_images(tmp_path / "images", "red tan", 5)
     run = train_on(images, tmp_path / "run", *SMALL)
     (images / "red" / "0.png").rename(tmp_path / "0.png")
-    for data in ((), ("--data", images)):
-        assert_refused(command("evaluate", run / "checkpoint.pt", *data), "these are not the images of the run")
+    for named in ((), ("--data", images)):
+        assert_refused(command("evaluate", run / "checkpoint.pt", *named), "these are not the images of the run")
     images.rename(tmp_path / "elsewhere")
     assert_refused(
         command("evaluate", run / "checkpoint.pt"), f"{images}, which the model was trained on, is not there"

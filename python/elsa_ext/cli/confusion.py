@@ -50,7 +50,7 @@ def name_classes(axes: Axes, names: Sequence[str], side: float) -> None:
     step = math.ceil(len(names) / MOST_NAMES)
     size = 9 if len(names) <= 30 else 7
     shown = range(0, len(names), step)
-    long = len(shown) * (max(map(len, names)) + 1) > 12 * side
+    long = len(shown) * (max(map(len, names)) + 1) > 6 * side
     axes.set_xticks(shown, names[::step], rotation=90 if long else 0, fontsize=size)
     axes.set_yticks(shown, names[::step], fontsize=size)
     some = f" (one of {step} is named)" if step > 1 else ""

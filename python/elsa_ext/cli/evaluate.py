@@ -28,6 +28,7 @@ from .steps import IGNORED, Batches, Drawn, Loader, loader
 from .text import printable, three_digits
 
 TOP = 5
+LARGEST_BATCH = 256  # unless asked for more: that of a training may be meant for many GPUs
 
 
 @dataclass
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 def take_defaults(args: argparse.Namespace, kept: dict[str, Any]) -> None:
     """Give ``args`` what the training had where the user has said nothing."""
-    args.batch_size = args.batch_size or kept.get("batch_size", 32)
+    args.batch_size = args.batch_size or min(kept.get("batch_size", 32), LARGEST_BATCH)
     args.amp = args.amp or kept.get("amp") or "off"
     args.bad_images = args.bad_images or kept.get("bad_images", "stop")
 

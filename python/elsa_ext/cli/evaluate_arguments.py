@@ -44,7 +44,10 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--json", action="store_true", help="print one JSON document, confusion matrix included, and nothing else"
     )
     parser.add_argument(
-        "--batch-size", type=number(int, 1), metavar="N", help="images at a time (default: that of the training, or 32)"
+        "--batch-size",
+        type=number(int, 1),
+        metavar="N",
+        help="images at a time (default: as in the training, at most 256)",
     )
     parser.add_argument(
         "--amp",

@@ -24,13 +24,14 @@ def named_images(words: Sequence[str]) -> Iterator[Named]:
 
 
 def listed_paths() -> list[str]:
-    """Return the paths on the standard input: one per line, or each with a NUL after it, if there is any.
+    """Return the paths on the standard input: one per line, or each with a NUL after it, if there is any NUL.
 
     Raises:
         CommandError: There are none.
     """
     content = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    paths = [os.fsdecode(path) for path in content.split(b"\0" if b"\0" in content else b"\n") if path]
+    lines = content.split(b"\0") if b"\0" in content else content.replace(b"\r\n", b"\n").split(b"\n")
+    paths = [os.fsdecode(line) for line in lines if line]
     if not paths:
         raise CommandError("the standard input names no image; one path per line is expected")
     return paths
