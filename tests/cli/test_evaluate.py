@@ -133,6 +133,7 @@ def test_images_that_have_changed_are_refused(command: Command, tmp_path: Path) 
     )
 
 
+@pytest.mark.thorough
 def test_other_classes(command: Command, trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoint.pt"
     write_images(tmp_path / "more", "red blue tan", 1)
@@ -144,6 +145,7 @@ def test_other_classes(command: Command, trained: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoint.pt"
     assert_refused(command("evaluate", tmp_path / "no.pt"), f"elsa-ext evaluate: no such file: {tmp_path}/no.pt")

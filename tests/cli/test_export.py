@@ -87,6 +87,7 @@ def test_onnx(command: Command, trained: Path, tmp_path: Path, monkeypatch: pyte
     torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", ["weights", "nan", "shape"])
 def test_wrong_result_leaves_no_file(
     command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
@@ -121,6 +122,7 @@ def test_compare_sees_every_batch() -> None:
     assert {1, 2} < {*seen} and seen.count(2) == 3
 
 
+@pytest.mark.thorough
 def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoint.pt"
     before = checkpoint.read_bytes()
@@ -142,6 +144,7 @@ def test_package_missing(command: Command, trained: Path, monkeypatch: pytest.Mo
     )
 
 
+@pytest.mark.thorough
 def test_full_disk(command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(export.WRITERS, "torchscript", lambda model, checkpoint, path: path.write_bytes(bytes(4000)))
     monkeypatch.setitem(export.LOADERS, "torchscript", lambda path: load_model(str(trained / "checkpoint.pt"))[1])

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         **found.facts(checkpoint.classes),
     }
     if args.json:
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(facts))
     else:
         print_facts(facts)
     if args.confusion is not None:
