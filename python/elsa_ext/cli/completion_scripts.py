@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 from .completion_words import Command, Option, Value
 
+NUMBERS = ("N", "X")
+"""How values are called that are no files."""
+
 BASH = """\
 # Completes elsa-ext in bash; printed by: elsa-ext completion bash
 _elsa_ext() {{
@@ -133,7 +136,7 @@ def zsh_place(number: int, place: Value) -> str:
 
 def zsh_value(value: Value, many: str) -> str:
     """Return message and choices; ``many`` goes before them if there may be several words, up to an option."""
-    action = f"({' '.join(value.choices)})" if value.choices else "_files"
+    action = f"({' '.join(value.choices)})" if value.choices else " " if value.name in NUMBERS else "_files"
     message = escaped(value.name, "\\:")
     return f"{many if value.many else ''}:{message}:{action}"
 
@@ -174,7 +177,9 @@ def fish_value(value: Value | None) -> str:
     """Return what an option takes: nothing, one of its choices, or a file."""
     if value is None:
         return ""
-    return f" -x -a {shlex.quote(' '.join(value.choices))}" if value.choices else " -r"
+    if value.choices:
+        return f" -x -a {shlex.quote(' '.join(value.choices))}"
+    return " -x" if value.name in NUMBERS else " -r"
 
 
 def fish_quoted(text: str) -> str:
