@@ -116,6 +116,7 @@ def test_list_on_the_standard_input(
     assert [image["classes"][0]["class"] for image in found[1:4]] == ["blue", "red", "blue"]
 
 
+@pytest.mark.thorough
 def test_empty_list(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in (io.TextIOWrapper(io.BytesIO(b"\n\n")), None):
         monkeypatch.setattr(sys, "stdin", stream)
@@ -123,6 +124,7 @@ def test_empty_list(command: Command, trained: Path, monkeypatch: pytest.MonkeyP
         assert result.code == 2 and "the standard input names no image" in result.err and result.out == ""
 
 
+@pytest.mark.thorough
 def test_batches_change_nothing_but_the_last_digits(command: Command, trained: Path, album: Path) -> None:
     (album / "red" / "1.png").write_text("no image")
     runs = [

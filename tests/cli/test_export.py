@@ -137,7 +137,7 @@ def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     assert checkpoint.read_bytes() == before and list(tmp_path.iterdir()) == []
 
 
-def test_package_missing(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert_refused(
         command("export", trained / "checkpoint.pt", "a.onnx"), "elsa-ext export: onnxscript not installed: pip"
