@@ -68,10 +68,11 @@ def test_commands(command: Command) -> None:
     assert_refused(command(), "COMMAND")
     assert_refused(command("fly"), "'fly'", "train", "classify", "info")
     assert_refused(command("--colour", "red"), "(see elsa-ext --help)")
-    for name in ("train", "classify a b", "info", "bench op", "bench module", "bench model"):
-        result = command(*name.split(), "--colour=red")
-        assert_refused(result, f"elsa-ext {name.removesuffix(' a b')}: unknown --colour=red (see elsa-ext ")
-        assert result.err.endswith(f"(see elsa-ext {name.removesuffix(' a b')} --help)\n")
+    rest = {"evaluate": "a", "classify": "a b", "export": "a b", "completion": "bash"}
+    for name in ("train", "info", "bench op", "bench module", "bench model", *rest):
+        result = command(*name.split(), *rest.get(name, "").split(), "--colour=red")
+        assert_refused(result, f"elsa-ext {name}: unknown --colour=red (see elsa-ext ")
+        assert result.err.endswith(f"(see elsa-ext {name} --help)\n")
 
 
 def test_empty_folder(command: Command, tmp_path: Path) -> None:
@@ -179,13 +180,14 @@ def test_checkpoint_of_another_model(command: Command, picture: Path, trained: P
 def test_one_bad_image_among_good_ones(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("not an image")
     (tmp_path / "half.png").write_bytes(picture.read_bytes()[:60])
+    (tmp_path / "empty").mkdir()
     Image.new("L", (9, 9)).save(tmp_path / "good.png")
     images = [
         picture,
         tmp_path / "note.png",
         tmp_path / "none.png",
         tmp_path / "half.png",
-        tmp_path,
+        tmp_path / "empty",
         tmp_path / "good.png",
     ]
     result = command("classify", trained / "checkpoint.pt", *images)
@@ -195,7 +197,7 @@ def test_one_bad_image_among_good_ones(command: Command, picture: Path, trained:
         "elsa-ext classify: cannot read /note.png as an image: it is damaged, or of another kind",
         "elsa-ext classify: no such file: /none.png",
         "elsa-ext classify: cannot read /half.png as an image: it is damaged, or of another kind",
-        "elsa-ext classify:  is a folder, not an image",
+        "elsa-ext classify: no image in the folder /empty",
     ]
 
 

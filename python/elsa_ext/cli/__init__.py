@@ -1,4 +1,4 @@
-"""The ``elsa-ext`` command: train a classifier, classify images with it, time the ops, say what is installed."""
+"""The ``elsa-ext`` command: train a classifier, measure, use and export it, time the ops, say what is installed."""
 
 import argparse
 import contextlib
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from .._install import install_command
 from .errors import CommandError, describe
+from .export_arguments import ONNX, export_format
 from .parser import build_parser
 from .signals import Stopped, stop_signals
 from .streams import prepare_streams, settle_streams
@@ -15,15 +16,18 @@ from .text import printable
 
 __all__ = ["main"]
 
-CLASSIFY = ("timm", "torchvision", "PIL")
+CLASSIFY = ("timm", "torchvision", "PIL", "tqdm")
+TRAIN = (*CLASSIFY, "sklearn", "matplotlib")
 
 
 def needs(args: argparse.Namespace) -> tuple[str, ...]:
     """Return what a command imports that the package alone does not bring."""
-    if args.command == "train":
-        return (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
+    if args.command in ("train", "evaluate"):
+        return TRAIN
     if args.command == "classify":
         return CLASSIFY
+    if args.command == "export":
+        return (*CLASSIFY, *(("onnx", "onnxscript") if export_format(args) == ONNX else ()))
     if args.command == "bench":
         models = () if args.kind == "op" else ("timm", "torchvision")
         return ("tqdm", *models, *(("matplotlib",) if args.plot else ()))
@@ -33,7 +37,7 @@ def needs(args: argparse.Namespace) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``elsa-ext`` and return its exit code.
 
-    0, 1 if ``bench --compare`` finds something slower or a training has failed on its way, 2 for a mistake of the user
+    0, 1 if ``bench --compare`` finds something slower or the work has failed on its way, 2 for a mistake of the user
     and for what cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Args:

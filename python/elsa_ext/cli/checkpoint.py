@@ -97,7 +97,8 @@ def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
     """Read a checkpoint and build its model, ready to classify.
 
     Raises:
-        CommandError: As ``load``, or the weights are those of another model than the checkpoint names.
+        CommandError: As ``load``, or the weights are those of another model than the checkpoint names, or of another
+            number of classes.
     """
     checkpoint = load(path)
     try:
@@ -108,4 +109,7 @@ def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         first = str(error).splitlines()[-1].strip()
         raise CommandError(f"the weights in {path} are not those of {checkpoint.model}: {first}") from error
+    outputs = getattr(model, "num_classes", len(checkpoint.classes))
+    if outputs != len(checkpoint.classes):
+        raise CommandError(f"{path} names {len(checkpoint.classes)} classes, and its model has {outputs}")
     return checkpoint, model.eval()

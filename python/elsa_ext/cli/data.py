@@ -55,6 +55,7 @@ class Data:
 
 
 DIGITS, FASHION = "digits", "fashion-mnist"
+IDX, FILES = "idx", "files"
 MILD = {"scale": (0.5, 1.0), "color_jitter": 0.4, "auto_augment": None}
 """How a folder's images are augmented: timm's own crops, down to a twelfth, are meant for hundreds of epochs."""
 
@@ -75,24 +76,37 @@ def load_data(args: argparse.Namespace, config: dict[str, Any]) -> Data:
     Raises:
         CommandError: They are not there or not as they must be, or are not to be augmented so.
     """
-    name = DIGITS if args.data is None else args.data
-    is_name = args.data is None or (name in (DIGITS, FASHION) and not os.path.isdir(name))
-    root = Path(name) if not is_name or name == DIGITS else find_fashion()
-    if not is_name and not has_idx(root) and has_idx(root / FASHION_RAW):
-        root = root / FASHION_RAW
-    of_files = not is_name and not has_idx(root)
+    kind, root = locate(args.data)
+    of_files = kind == FILES
     odd = sorted({"auto_augment", "color_jitter", "crop_scale"} & args.given) if not of_files else []
     if odd:
         flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in odd)
         raise CommandError(f"{flags}: for folders of images alone; is --data FOLDER missing?")
-    if of_files:
-        data = folder(root, config, args.seed, augmentation(args))
-    else:
-        data = digits(config) if name == DIGITS and is_name else idx(root, config)
+    data = folder(root, config, args.seed, augmentation(args)) if of_files else named(kind, root, config)
     if args.erasing:
         erase = RandomErasing(args.erasing, mode="pixel", device="cpu")
         data.train.transform = Compose([data.train.transform, erase])
     return data
+
+
+def locate(data: str | None) -> tuple[str, Path]:
+    """Return what ``--data`` means, DIGITS, IDX or FILES, and the folder where it is.
+
+    Raises:
+        CommandError: It is the name of a data set that is not there.
+    """
+    name = DIGITS if data is None else data
+    if data is None or (name in (DIGITS, FASHION) and not os.path.isdir(name)):
+        return (DIGITS, Path()) if name == DIGITS else (IDX, find_fashion())
+    root = Path(name)
+    if not has_idx(root) and has_idx(root / FASHION_RAW):
+        root = root / FASHION_RAW
+    return (IDX if has_idx(root) else FILES), root
+
+
+def named(kind: str, root: Path, config: dict[str, Any]) -> Data:
+    """Return the images of the DIGITS, or of the IDX files in ``root``."""
+    return digits(config) if kind == DIGITS else idx(root, config)
 
 
 def augmentation(args: argparse.Namespace) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def check_writable(path: Path) -> None:
     with part_beside(path) as part:
         if not is_special(path):
             Recorder(part).close()
+        elif path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 

@@ -1,6 +1,7 @@
 """``elsa-ext info``: what a bug report needs, with the core install alone."""
 
 import argparse
+import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +16,7 @@ PACKAGES = ("numpy", "timm", "torchvision", "scikit-learn", "matplotlib", "pillo
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one ``key: value`` line per fact."""
+    """Print one ``key: value`` line per fact, or a JSON object of them."""
     try:
         build = elsa_ext.build_info()
     except RuntimeError as error:
@@ -32,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **{name: installed(name) for name in PACKAGES},
     }
+    if args.json:
+        print(json.dumps(facts, indent=1))
+        return 0
     width = max(len(key) for key in facts) + 1
     for key, value in facts.items():
         print(f"{key + ':':{width}} {value}")

@@ -4,8 +4,12 @@ import argparse
 
 import elsa_ext
 
-from .argument_types import Parser, given, number
+from .argument_types import Parser
 from .bench.arguments import add_bench
+from .classify_arguments import add_classify
+from .completion_arguments import add_completion
+from .evaluate_arguments import add_evaluate
+from .export_arguments import add_export
 from .train_arguments import add_train
 
 DESCRIPTION = """\
@@ -16,17 +20,17 @@ EXAMPLES = """\
 examples:
   elsa-ext train                                        handwritten digits, nothing to download
   elsa-ext train --data flowers --output runs/flowers   your images, flowers/<class>/*
+  elsa-ext evaluate runs/flowers/checkpoint.pt          accuracy, of every class too
   elsa-ext classify runs/flowers/checkpoint.pt *.jpg
+  elsa-ext export runs/flowers/checkpoint.pt flowers.onnx
   elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
 """
 
-CLASSIFY = """\
-Print the most probable classes of each image.
-
-Any format that Pillow reads, grayscale or colour; transparent pixels count as white. Any size up to 178956970 pixels;
-the environment variable ELSA_MAX_IMAGE_PIXELS sets another limit.
-An image that cannot be read is reported, the others are classified, and the exit code is 2.
+INFO = """\
+examples:
+  elsa-ext info
+  elsa-ext info --json
 """
 
 
@@ -41,28 +45,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elsa-ext {elsa_ext.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_train(commands)
+    add_evaluate(commands)
     add_classify(commands)
+    add_export(commands)
     add_bench(commands)
-    commands.add_parser(
-        "info",
-        help="print versions, CPU and build, as a bug report needs them",
-        description="Print what a bug report needs: versions, build, CPU, threads and GPU.",
-    )
+    add_info(commands)
+    add_completion(commands)
     return parser
 
 
-def add_classify(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add ``elsa-ext classify``."""
+def add_info(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add ``elsa-ext info``."""
     parser = commands.add_parser(
-        "classify",
-        help="print the most probable classes of images",
-        description=CLASSIFY,
+        "info",
+        help="print versions, CPU and build, as a bug report needs them",
+        description="Print what a bug report needs: versions, build, CPU, threads and GPU.",
+        epilog=INFO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
-    )
-    parser.add_argument("images", type=given, metavar="IMAGE", nargs="+", help="image file")
-    parser.add_argument(
-        "--top", type=number(int, 1), default=5, metavar="N", help="classes per image (default: %(default)s)"
-    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")

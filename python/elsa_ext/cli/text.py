@@ -1,5 +1,6 @@
 """Text from users, such as names of files and classes, as it may stand on a terminal and in a picture."""
 
+import math
 import unicodedata
 
 
@@ -20,3 +21,9 @@ def escape(character: str) -> str:
     """Return how Python writes a character, or a byte that is not text, which it keeps as U+DC80 to U+DCFF."""
     code = ord(character)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+
+
+def three_digits(value: float) -> str:
+    """Return a number with three significant digits, and all before the point."""
+    digits = max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{digits}f}"

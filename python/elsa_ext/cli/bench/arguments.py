@@ -95,16 +95,29 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     kinds = bench.add_subparsers(dest="kind", metavar="WHAT", required=True)
 
     for kind, text, description in (("op", "the ops", OP), ("module", "layers", MODULE)):
-        parser = kinds.add_parser(kind, help=text, description=described(description, kind), formatter_class=formatter)
+        parser = kinds.add_parser(
+            kind,
+            help=text,
+            description=described(description, kind),
+            epilog=examples_of(kind),
+            formatter_class=formatter,
+        )
         add_subjects(parser, kind)
         add_problem(parser, list(SUBJECTS[kind].values()))
         add_measurement(parser, list(SUBJECTS[kind].values()))
         parser.set_defaults(comparisons="comparisons")
 
-    model = kinds.add_parser("model", help="whole models", description=MODEL, formatter_class=formatter)
+    model = kinds.add_parser(
+        "model", help="whole models", description=MODEL, epilog=examples_of("model"), formatter_class=formatter
+    )
     add_model(model)
     add_measurement(model)
     model.set_defaults(comparisons="model")
+
+
+def examples_of(kind: str) -> str:
+    """Return the examples of a kind of run."""
+    return "\n".join(["examples:", *(line for line in EXAMPLES.splitlines() if f" bench {kind} " in line)]) + "\n"
 
 
 def add_subjects(parser: argparse.ArgumentParser, kind: str) -> None:

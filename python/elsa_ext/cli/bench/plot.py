@@ -1,6 +1,5 @@
 """``--plot``: the times of a run as a picture."""
 
-import math
 import textwrap
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..picture import plain_style, save_picture
-from ..text import printable
+from ..text import printable, three_digits
 from .results import Record
 
 OURS, OTHERS = ("#e69f00", "#b35c00"), ("#9db7cf", "#456a8c")  # of the first direction and the second
@@ -96,9 +95,3 @@ def draw_panel(axes: Axes, comparison: Record) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def three_digits(value: float) -> str:
-    """Return a number with three significant digits, and all before the point."""
-    digits = max(0, 2 - math.floor(math.log10(value)))
-    return f"{value:,.{digits}f}"
