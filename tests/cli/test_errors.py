@@ -68,7 +68,7 @@ def test_commands(command: Command) -> None:
     assert_refused(command(), "COMMAND")
     assert_refused(command("fly"), "'fly'", "train", "classify", "info")
     assert_refused(command("--colour", "red"), "(see elsa-ext --help)")
-    for name in ("train", "classify a b", "info", "bench op", "bench module", "bench model"):
+    for name in ("train", "classify a b", "attend a b", "info", "bench op", "bench module", "bench model"):
         result = command(*name.split(), "--colour=red")
         assert_refused(result, f"elsa-ext {name.removesuffix(' a b')}: unknown --colour=red (see elsa-ext ")
         assert result.err.endswith(f"(see elsa-ext {name.removesuffix(' a b')} --help)\n")

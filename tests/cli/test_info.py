@@ -58,7 +58,17 @@ def test_info_with_a_wrong_instruction_set() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["train"], ["classify"], ["bench"], ["bench", "op"], ["bench", "module"], ["bench", "model"], ["info"]],
+    [
+        [],
+        ["train"],
+        ["classify"],
+        ["attend"],
+        ["bench"],
+        ["bench", "op"],
+        ["bench", "module"],
+        ["bench", "model"],
+        ["info"],
+    ],
     ids=" ".join,
 )
 def test_help(command: Command, arguments: list[str]) -> None:

@@ -24,6 +24,8 @@ def needs(args: argparse.Namespace) -> tuple[str, ...]:
         return (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
     if args.command == "classify":
         return CLASSIFY
+    if args.command == "attend":
+        return (*CLASSIFY, "matplotlib")
     if args.command == "bench":
         models = () if args.kind == "op" else ("timm", "torchvision")
         return ("tqdm", *models, *(("matplotlib",) if args.plot else ()))
