@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
@@ -20,10 +21,11 @@ from .text import printable
 # Inches.
 LEFT, RIGHT, GAP, LINE = 1.15, 1.1, 0.07, 0.18
 NARROWEST = 7.4  # figure, for the title
-SMALLEST, LARGEST = 0.8, 1.9  # panel
+SMALLEST, LARGEST = 0.8, 2.0  # panel
 ACROSS = 13.0  # what panels become smaller to fit in
 
 COVER = 0.75  # opacity of weights over the picture
+PALE = 0.4  # how dark that is under them
 PIXEL, LOOKED_AT = "#0050ff", "#ff7f0e"
 
 
@@ -46,7 +48,7 @@ class Scale(NamedTuple):
 
 def draw(path: Path, scene: Scene) -> None:
     """Write the picture as PNG."""
-    with plain_style():
+    with plain_style(), rc_context({"hatch.linewidth": 0.4}):
         save_picture(path, figure_of(scene))
 
 
@@ -180,7 +182,7 @@ def draw_picture(axes: Axes, scene: Scene, seen: Sight) -> None:
     axes.imshow(scene.picture, extent=(0, width, height, 0), interpolation="nearest")
     places = [tap for tap in taps_of(scene, seen, seen.counts) if not tap.beyond]
     cells = PatchCollection([cell(scene, tap.row, tap.column) for tap in places])
-    cells.set(facecolor=LOOKED_AT, edgecolor=LOOKED_AT, linewidth=0.3, alpha=0.45)
+    cells.set(facecolor=LOOKED_AT, edgecolor=LOOKED_AT, linewidth=0.3, alpha=0.4)
     axes.add_collection(cells)
     mark_pixel(axes, scene, seen)
 
@@ -188,7 +190,7 @@ def draw_picture(axes: Axes, scene: Scene, seen: Sight) -> None:
 def draw_weights(axes: Axes, scene: Scene, seen: Sight, taps: Sequence[Tap], scale: Scale) -> None:
     """Draw the part of the picture that is looked at, in grey, and the weights over it."""
     height, width = scene.picture.shape[:2]
-    grey = 0.35 + 0.65 * scene.picture.mean(2)
+    grey = 1 - PALE * (1 - scene.picture.mean(2))
     axes.imshow(grey, "gray", vmin=0, vmax=1, extent=(0, width, height, 0), interpolation="nearest")
     axes.add_patch(Rectangle((0, 0), width, height, fill=False, edgecolor="0.5", linewidth=0.8))
     cells = [cell(scene, tap.row, tap.column) for tap in taps]
@@ -226,7 +228,7 @@ def colour_cells(
         if some:
             patches = PatchCollection([cells[number] for number in some], cmap=scale.colours, norm=scale.limits)
             patches.set(array=np.array([weights[number] for number in some]), alpha=alpha, linewidth=0.3)
-            patches.set(edgecolor="0.45" if hatched else "white", hatch="/////" if hatched else None)
+            patches.set(edgecolor="0.3" if hatched else "white", hatch="/////" if hatched else None)
             axes.add_collection(patches)
 
 
@@ -273,7 +275,7 @@ def title_of(scene: Scene, width: float) -> list[str]:
 
 def notes_of(scene: Scene, width: float) -> list[str]:
     """Return the lines below the panels."""
-    notes = ["blue: the cell that looks; orange: where it looks"]
+    notes = ["pixels and cells: row, column", "blue: the cell that looks; orange: where it looks"]
     counted = [
         (row, column)
         for seen in scene.sights

@@ -131,7 +131,7 @@ def sight(
     taps = seen.kernel_size
 
     def squares(weights: Tensor) -> NDArray[Any]:
-        return weights[0, ..., 0, 0].unflatten(-1, taps).double().numpy()
+        return weights[0, ..., 0, 0].unflatten(-1, taps).detach().double().numpy()
 
     return Sight(
         pixel,
