@@ -59,13 +59,12 @@ def test_numbers_are_those_of_the_layer(command: Command, trained: Path, picture
     assert (first["pixel"], first["cell"]) == ([5, 30], [2, 15])
     assert (first["rows"], first["columns"]) == ([*range(-1, 6)], [*range(12, 19)])
     for seen in (first, second):
-        weights = (
-            logits.unflatten(1, (2, 7, 7))[0, ..., seen["cell"][0], seen["cell"][1]].flatten(1).softmax(1).view(2, 7, 7)
-        )
+        weights = logits[0, :, seen["cell"][0], seen["cell"][1]].view(2, 49).softmax(1).view(2, 7, 7)
         added = layer.ghost_head[0, [3, 20]]
-        torch.testing.assert_close(torch.tensor(seen["weights"]), weights[1:].double().float(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(seen["weights"]), weights[1:], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(torch.tensor(seen["filters"]), (weights + added).detach(), rtol=1e-4, atol=1e-6)
-    assert Image.open(tmp_path / "x.png").size[0] > 600
+    with Image.open(tmp_path / "x.png") as drawn:
+        assert drawn.size[0] > 600
 
 
 def test_defaults(
@@ -88,10 +87,16 @@ def test_list(command: Command, trained: Path, picture: Path, tmp_path: Path, mo
     names = [line.split()[0] for line in lines]
     document = json.loads(command("attend", trained / "checkpoint.pt", picture, "--layer", "list", "--json").out)
     assert [layer["name"] for layer in document["layers"]] == names
-    for name in names[1:]:
-        assert command("attend", trained / "checkpoint.pt", picture, "--layer", name, "--grid", 1).code == 0
 
 
+@pytest.mark.thorough
+def test_layer_of_another_kind(command: Command, trained: Path, picture: Path, tmp_path: Path) -> None:
+    arguments = ("--layer", "layers.2.blocks.0.attn", "--grid", 1, "--output", tmp_path / "x.png")
+    result = command("attend", trained / "checkpoint.pt", picture, *arguments)
+    assert result == (0, f"wrote {tmp_path}/x.png: layers.2.blocks.0.attn, 1 pixel, 8 heads\n", "")
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -205,9 +210,13 @@ def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int)
         figure = attend_picture.figure_of(shown)
         renderer = FigureCanvasAgg(figure).get_renderer()
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
-        panels = [("panel", axes.get_tightbbox(renderer)) for axes in figure.axes]
-    assert len(figure.axes) == pixels * (heads + 1 + 2 * len(shown.channels)) + (2 if shown.channels else 1)
-    for (name, box), (other, beside) in itertools.combinations(boxes + panels, 2):
+        bars = [axes for axes in figure.axes if axes.get_ylabel()]
+        panels = [("panel", axes.get_window_extent(renderer)) for axes in figure.axes if axes not in bars]
+        panels += [("bar", axes.get_tightbbox(renderer)) for axes in bars]
+    assert len(bars) == (2 if shown.channels else 1)
+    assert len(panels) - len(bars) == pixels * (heads + 1 + 2 * len(shown.channels))
+    marks = boxes + panels[-len(bars) :]
+    for (name, box), (other, beside) in [*itertools.combinations(marks, 2), *itertools.product(boxes, panels)]:
         assert not box.shrunk(0.98, 0.98).overlaps(beside.shrunk(0.98, 0.98)), (name, other)
     for name, box in boxes + panels:
         assert box.x0 >= 0 and box.y0 >= 0, name

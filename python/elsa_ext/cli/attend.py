@@ -54,7 +54,7 @@ def known(name: str | None, layers: dict[str, nn.Module], model: str) -> str:
 
 def list_layers(layers: dict[str, nn.Module], found: dict[str, LocalWeights], as_document: bool) -> None:
     """Print one line for every layer."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, layer in layers.items():
         seen = found[name]
         height, width = seen.weights.shape[-2:]
@@ -73,7 +73,8 @@ def list_layers(layers: dict[str, nn.Module], found: dict[str, LocalWeights], as
 def summary(scene: Scene) -> str:
     """Say what the picture shows, and of what."""
     found = scene.found
-    parts = [f"{scene.layer}, {len(scene.sights)} pixels, {part_of(len(scene.heads), found.heads, 'head')}"]
+    pixels = len(scene.sights)
+    parts = [scene.layer, part_of(pixels, pixels, "pixel"), part_of(len(scene.heads), found.heads, "head")]
     if scene.channels:
         parts.append(part_of(len(scene.channels), found.channels, "channel"))
     return ", ".join(parts)

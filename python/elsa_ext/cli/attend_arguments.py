@@ -40,9 +40,7 @@ def add_attend(commands: "argparse._SubParsersAction[Parser]") -> None:
     where.add_argument(
         "--at", type=pixel, metavar="ROW,COL", nargs="+", help=f"pixels to look from, {MOST_PIXELS} at most"
     )
-    where.add_argument(
-        "--grid", type=number(int, 1, 4), default=2, metavar="N", help="or N x N of them (default: %(default)s)"
-    )
+    where.add_argument("--grid", type=number(int, 1, 4), metavar="N", help="or N x N of them (default: 2 x 2)")
     parser.add_argument(
         "--layer", type=given, metavar="NAME", help="the layer, or list for all names (default: the first)"
     )

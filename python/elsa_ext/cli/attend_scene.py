@@ -64,7 +64,7 @@ def scene_of(
 ) -> Scene:
     """Choose what to show."""
     size = tuple(images.shape[2:])
-    pixels = args.at or grid(size, args.grid)
+    pixels = args.at or grid(size, args.grid or 2)
     if len(pixels) > MOST_PIXELS:
         raise CommandError(f"--at has {len(pixels)} pixels, and a picture shows {MOST_PIXELS}")
     for row, column in pixels:

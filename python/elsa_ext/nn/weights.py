@@ -172,37 +172,42 @@ def _of_carafe(layer: CARAFE, x: Tensor) -> LocalWeights:
     encoded = layer.content_encoder(layer.channel_compressor(x))
     # The channels are groups, taps and the pixels that a pixel becomes.
     weights = F.pixel_shuffle(encoded, layer.scale_factor).unflatten(1, [layer.groups, -1]).softmax(2)
-    rows, columns = (_taps(length, layer.kernel_size, 1, "zeros", device=x.device) for length in x.shape[2:])
-    finer = [
-        Taps(*(numbers.repeat_interleave(layer.scale_factor, 0) for numbers in taps[:2]), taps.length)
-        for taps in (rows, columns)
-    ]
-    return LocalWeights(weights, *finer, None, None, layer.channels, False)
+    rows, columns = (_of_finer(layer, length, x.device) for length in x.shape[2:])
+    return LocalWeights(weights, rows, columns, None, None, layer.channels, False)
+
+
+def _of_finer(layer: CARAFE, length: int, device: torch.device) -> Taps:
+    """Return where the taps of the pixels look that the pixels of an axis become."""
+    taps = _taps(length, layer.kernel_size, 1, "zeros", device=device)
+    place, counts = (numbers.repeat_interleave(layer.scale_factor, 0) for numbers in (taps.place, taps.counts))
+    return Taps(place, counts, length)
 
 
 def _of_neighborhood(layer: NeighborhoodAttention, x: Tensor) -> LocalWeights:
-    qkv, bias = layer.qkv(x), layer.rpb
+    qkv = layer.qkv(x)
+    bias: Tensor | None = layer.rpb
     if len(layer.kernel_size) == 1:
         qkv, bias = qkv.unsqueeze(1), None if bias is None else bias.unsqueeze(1)
     query, key, value = qkv.permute(0, 3, 1, 2).chunk(3, 1)
-    sizes = [_pair(given, 1) for given in (layer.kernel_size, layer.dilation, layer.window_stride)]
+    size, dilation, step = (_pair(given, 1) for given in (layer.kernel_size, layer.dilation, layer.window_stride))
     causal = _pair([int(flag) for flag in layer.causal], 0)
     if layer.border == "shift":
-        *sizes, bias = _fit(list(value.shape[2:]), *sizes, bias)
-    options: dict[str, Any] = dict(zip(("kernel_size", "dilation", "window_stride"), sizes, strict=True))
+        size, dilation, step, bias = _fit(list(value.shape[2:]), size, dilation, step, bias)
     terms = neighborhood_logits(
         query,
         key,
         bias,
         heads=layer.heads,
+        kernel_size=size,
+        dilation=dilation,
         scale=layer.scale,
         border=layer.border,
+        window_stride=step,
         causal=causal,  # type: ignore[arg-type]
-        **options,
     )
     rows, columns = (
-        _taps(length, size, dilation, layer.border, step, bool(flag), device=x.device)
-        for length, size, dilation, step, flag in zip(value.shape[2:], *sizes, causal, strict=True)
+        _taps(length, size[axis], dilation[axis], layer.border, step[axis], bool(causal[axis]), device=x.device)
+        for axis, length in enumerate(value.shape[2:])
     )
     weights = terms.unflatten(1, [layer.heads, -1]).softmax(2)
     return LocalWeights(weights, rows, columns, None, None, value.shape[1], False)
