@@ -200,8 +200,9 @@ def scene(spec: str, heads: int, pixels: list[tuple[int, int]], size: int = 12, 
     [
         ("qk+rb softmax window", 1, 1),
         ("hadamard softmax neighborhood mul add", 2, 1),
-        ("qk+rb softmax neighborhood border=mask mul", 8, 4),
-        ("qk+rb filter neighborhood border=circular add", MOST_HEADS, MOST_PIXELS),
+        ("qk+rb softmax neighborhood border=mask mul", 8, 2),
+        ("qk+rb filter neighborhood border=circular add", MOST_HEADS, 1),
+        ("qk softmax neighborhood", 2, MOST_PIXELS),
     ],
 )
 def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int) -> None:
@@ -255,5 +256,6 @@ def test_taps_at_one_place_are_added_up() -> None:
 def test_signed_weights_have_white_at_0() -> None:
     colours, limits = attend_picture.scale_of([0.5, -2.0], True)
     assert (colours, limits.vmin, limits.vmax) == ("RdBu_r", -2, 2)
+    assert limits([-2, -0.5, 0, 0.5, 2]).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     colours, limits = attend_picture.scale_of([0.5, 0.2], False)
     assert (colours, limits.vmin, limits.vmax) == ("YlOrRd", 0, 0.5)

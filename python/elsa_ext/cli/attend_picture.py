@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -43,7 +43,7 @@ class Scale(NamedTuple):
     """Which colour stands for which weight."""
 
     colours: str
-    limits: Normalize
+    limits: FuncNorm
 
 
 def draw(path: Path, scene: Scene) -> None:
@@ -104,6 +104,9 @@ class Sheet:
         axes = self.axes(x, y, 0.14, height)
         bar = self.figure.colorbar(ScalarMappable(scale.limits, scale.colours), cax=axes)
         bar.set_label(label, fontsize=8)
+        ticks = square(np.linspace(root(scale.limits.vmin), root(scale.limits.vmax), 5))
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        bar.minorticks_off()
         bar.ax.tick_params(labelsize=7)
 
 
@@ -156,9 +159,23 @@ def bar_height(rows: int, side: float) -> float:
 
 
 def scale_of(weights: Iterable[float], signed: bool) -> Scale:
-    """Return colours from 0 to the largest weight, or, of signed ones, as far on both sides of 0."""
+    """Return colours from 0 to the largest weight, or, of signed ones, as far on both sides of 0.
+
+    They go by the root of a weight, so that small ones can be told apart beside a large one.
+    """
     largest = float(np.abs(np.fromiter(weights, float)).max(initial=0)) or 1.0
-    return Scale("RdBu_r", Normalize(-largest, largest)) if signed else Scale("YlOrRd", Normalize(0, largest))
+    limits = FuncNorm((root, square), -largest if signed else 0, largest)
+    return Scale("RdBu_r" if signed else "YlOrRd", limits)
+
+
+def root(weights: Any) -> Any:
+    """Return the roots of the sizes of numbers, with their signs."""
+    return np.sign(weights) * np.sqrt(np.abs(weights))
+
+
+def square(weights: Any) -> Any:
+    """Return what `root` makes these of."""
+    return np.sign(weights) * np.square(weights)
 
 
 def taps_of(scene: Scene, seen: Sight, weights: Any) -> list[Tap]:
