@@ -1,6 +1,6 @@
 """The local layers of a model: which there are, and what they look at in an image."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,15 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 def describe(layer: nn.Module) -> str:
     """Return what kind of layer it is, in a few words."""
     if isinstance(layer, LocalAttention):
-        return layer.spec + (f", shifted by {layer.shift[0]}, {layer.shift[1]}" if any(layer.shift) else "")
+        return layer.spec + shifted(layer.shift)
     if isinstance(layer, SwinTransformerBlock):
-        rows, columns = layer.shift_size
-        return "WindowAttention" + (f", shifted by {rows}, {columns}" if rows or columns else "")
+        return "WindowAttention" + shifted(layer.shift_size)
     return type(layer).__name__
+
+
+def shifted(shift: Sequence[int]) -> str:
+    """Say by how much windows are shifted, if they are."""
+    return f" shifted by {shift[0]} rows and {shift[1]} columns" if any(shift) else ""
 
 
 def look(model: nn.Module, images: Tensor, layers: dict[str, nn.Module]) -> dict[str, LocalWeights]:
