@@ -26,7 +26,7 @@ ACROSS = 13.0  # what panels become smaller to fit in
 
 COVER = 0.75  # opacity of weights over the picture
 PALE = 0.4  # how dark that is under them
-PIXEL, LOOKED_AT = "#0050ff", "#ff7f0e"
+PIXEL, LOOKED_AT = "#0050ff", "#ff00c8"  # magenta, which few pictures have
 
 
 class Tap(NamedTuple):
@@ -292,7 +292,7 @@ def title_of(scene: Scene, width: float) -> list[str]:
 
 def notes_of(scene: Scene, width: float) -> list[str]:
     """Return the lines below the panels."""
-    notes = ["pixels and cells: row, column", "blue: the cell that looks; orange: where it looks"]
+    notes = ["pixels and cells: row, column", "blue: the cell that looks; magenta: where it looks"]
     counted = [
         (row, column)
         for seen in scene.sights
