@@ -136,12 +136,23 @@ def test_model_without_local_layers(command: Command, picture: Path, tmp_path: P
     assert_refused(command("attend", tmp_path / "x.pt", picture), "vit_tiny_patch16_224 has no local layer")
 
 
+@pytest.mark.thorough
+def test_weights_that_are_not_finite(command: Command, trained: Path, picture: Path, tmp_path: Path) -> None:
+    checkpoint, _ = load_model(str(trained / "checkpoint.pt"))
+    checkpoint.state_dict["layers.0.blocks.0.attn.ghost_head"].fill_(torch.nan)
+    checkpoint.save(tmp_path / "x.pt")
+    result = command("attend", tmp_path / "x.pt", picture, "--output", tmp_path / "x.png")
+    assert_refused(result, "the weights of layers.0.blocks.0.attn are not finite")
+    assert not (tmp_path / "x.png").exists()
+
+
 @pytest.mark.parametrize("block", [0, 1])
 def test_windows_of_timm(block: int) -> None:
     """What timm's softmax gives, window by window, is what is shown of every pixel of the window."""
     model, images = swin(), torch.randn(1, 3, 32, 32)
     inside: Any = model.get_submodule(f"layers.0.blocks.{block}")
-    nn.init.normal_(inside.attn.relative_position_bias_table)
+    for parameter in inside.parameters():
+        nn.init.normal_(parameter, std=0.3)
     inside.attn.fused_attn = False
     _, maps = captured(model, inside.attn.softmax, images)  # (windows, heads, pixels, taps)
     name = f"layers.0.blocks.{block}.attn"

@@ -71,15 +71,15 @@ def scene_of(
         if row >= size[0] or column >= size[1]:
             raise CommandError(f"--at {row},{column} is outside of the {times(size)} pixels that the model sees")
     heads = chosen("--heads", args.heads, found.heads, MOST_HEADS, range(min(found.heads, MOST_HEADS)))
-    cell_in, cell_out = (
-        cells_of(size, [found.rows.length, found.columns.length]),
-        cells_of(size, found.weights.shape[3:]),
-    )
+    cell_in = cells_of(size, [found.rows.length, found.columns.length])
+    cell_out = cells_of(size, found.weights.shape[3:])
     last = [length - 1 for length in found.weights.shape[3:]]
     cells = [
         tuple(min(place // step, end) for place, step, end in zip(at, cell_out, last, strict=True)) for at in pixels
     ]
     outputs = [found.at(*cell) for cell in cells]
+    if not all(seen.filters(range(found.channels)).isfinite().all() for seen in outputs):
+        raise CommandError(f"the weights of {name} are not finite for this image")
     has_matrices = found.mul is not None or found.add is not None
     if args.channels and not has_matrices:
         raise CommandError(f"--channels: {name} has no ghost matrices, and the filters are the weights of the heads")
