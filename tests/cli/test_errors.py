@@ -68,7 +68,7 @@ def test_commands(command: Command) -> None:
     assert_refused(command(), "COMMAND")
     assert_refused(command("fly"), "'fly'", "train", "classify", "info")
     assert_refused(command("--colour", "red"), "(see elsa-ext --help)")
-    rest = {"evaluate": "a", "classify": "a b", "export": "a b", "completion": "bash"}
+    rest = {"evaluate": "a", "classify": "a b", "attend": "a b", "export": "a b", "completion": "bash"}
     for name in ("train", "info", "bench op", "bench module", "bench model", *rest):
         result = command(*name.split(), *rest.get(name, "").split(), "--colour=red")
         assert_refused(result, f"elsa-ext {name}: unknown --colour=red (see elsa-ext ")

@@ -28,6 +28,8 @@ def needs(args: argparse.Namespace) -> tuple[str, ...]:
         return CLASSIFY
     if args.command == "export":
         return (*CLASSIFY, *(("onnx", "onnxscript") if export_format(args) == ONNX else ()))
+    if args.command == "attend":
+        return (*CLASSIFY, "matplotlib")
     if args.command == "bench":
         models = () if args.kind == "op" else ("timm", "torchvision")
         return ("tqdm", *models, *(("matplotlib",) if args.plot else ()))

@@ -5,6 +5,7 @@ import argparse
 import elsa_ext
 
 from .argument_types import Parser
+from .attend_arguments import add_attend
 from .bench.arguments import add_bench
 from .classify_arguments import add_classify
 from .completion_arguments import add_completion
@@ -23,6 +24,7 @@ examples:
   elsa-ext evaluate runs/flowers/checkpoint.pt          accuracy, of every class too
   elsa-ext classify runs/flowers/checkpoint.pt *.jpg
   elsa-ext export runs/flowers/checkpoint.pt flowers.onnx
+  elsa-ext attend runs/flowers/checkpoint.pt rose.jpg   draw where its layers look
   elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
 """
@@ -48,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_classify(commands)
     add_export(commands)
+    add_attend(commands)
     add_bench(commands)
     add_info(commands)
     add_completion(commands)

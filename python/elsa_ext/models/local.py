@@ -28,6 +28,15 @@ def conversions(
             yield blocks, [_local_block(block, kernel_size, spec) for block in blocks]
 
 
+def of_windows(block: Any) -> LocalAttention:
+    """Return the layer that computes what the window attention in a block of timm's Swin does, with its weights.
+
+    Unless the windows are shifted and do not divide the map: timm shifts it before it fills them up with zeros.
+    """
+    attn: LocalAttention = _local_block(block, None, LocalSpec.parse("qk+rb softmax window")).attn
+    return attn
+
+
 def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec) -> Any:
     """Make the block that takes the place of one with window attention, with those of its weights that it has."""
     attn, channels = block.attn, block.attn.proj.in_features

@@ -8,6 +8,7 @@ from .local_attention import LocalAttention
 from .local_block import LocalAttentionBlock
 from .neighborhood import NeighborhoodAttention, NeighborhoodAttentionBlock
 from .spec import LocalSpec
+from .weights import LocalWeights, attention_weights
 
 __all__ = [
     "CARAFE",
@@ -19,6 +20,8 @@ __all__ = [
     "LocalAttention",
     "LocalAttentionBlock",
     "LocalSpec",
+    "LocalWeights",
     "NeighborhoodAttention",
     "NeighborhoodAttentionBlock",
+    "attention_weights",
 ]
