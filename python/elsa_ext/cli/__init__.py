@@ -20,7 +20,7 @@ CLASSIFY = ("timm", "torchvision", "PIL")
 
 def needs(args: argparse.Namespace) -> tuple[str, ...]:
     """Return what a command imports that the package alone does not bring."""
-    if args.command == "train":
+    if args.command in ("train", "compare"):
         return (*CLASSIFY, "sklearn", "matplotlib", "tqdm")
     if args.command == "classify":
         return CLASSIFY

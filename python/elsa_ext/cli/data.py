@@ -89,10 +89,20 @@ def load_data(args: argparse.Namespace, config: dict[str, Any]) -> Data:
         data = folder(root, config, args.seed, augmentation(args))
     else:
         data = digits(config) if name == DIGITS and is_name else idx(root, config)
+    if args.limit is not None:
+        data.train.labelled = limited(data.train.labelled, args.limit)
     if args.erasing:
         erase = RandomErasing(args.erasing, mode="pixel", device="cpu")
         data.train.transform = Compose([data.train.transform, erase])
     return data
+
+
+def limited(images: Sequence[tuple[Any, int]], count: int) -> list[tuple[Any, int]]:
+    """Return ``count`` images of each class, or all that it has: a draw that never changes, in the order of all."""
+    members: dict[int, list[int]] = {}
+    for index in random.Random(0).sample(range(len(images)), len(images)):
+        members.setdefault(images[index][1], []).append(index)
+    return [images[index] for index in sorted(index for drawn in members.values() for index in drawn[:count])]
 
 
 def augmentation(args: argparse.Namespace) -> dict[str, Any]:

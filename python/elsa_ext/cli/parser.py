@@ -6,6 +6,7 @@ import elsa_ext
 
 from .argument_types import Parser, given, number
 from .bench.arguments import add_bench
+from .compare_arguments import add_compare
 from .train_arguments import add_train
 
 DESCRIPTION = """\
@@ -17,6 +18,7 @@ examples:
   elsa-ext train                                        handwritten digits, nothing to download
   elsa-ext train --data flowers --output runs/flowers   your images, flowers/<class>/*
   elsa-ext classify runs/flowers/checkpoint.pt *.jpg
+  elsa-ext compare elsa "qk+rb softmax window"          which local operator is worth most
   elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
 """
@@ -42,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_train(commands)
     add_classify(commands)
+    add_compare(commands)
     add_bench(commands)
     commands.add_parser(
         "info",

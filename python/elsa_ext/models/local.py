@@ -20,15 +20,19 @@ class LocalSwinBlock(SwinBlock, LocalAttentionBlock):
 
 
 def conversions(
-    model: nn.Module, stages: Sequence[int] | None, kernel_size: int | Sequence[int] | None, spec: LocalSpec
+    model: nn.Module,
+    stages: Sequence[int] | None,
+    kernel_size: int | Sequence[int] | None,
+    spec: LocalSpec,
+    **options: Any,
 ) -> Iterator[tuple[Any, list[Any]]]:
-    """Return the blocks of every stage that is to be converted, and those that take their place."""
+    """Return the blocks of every stage that is to be converted, and those that take their place, with ``options``."""
     for network in swins_of(model, str(spec)):
         for blocks in choose(network, range(len(network)) if stages is None else stages, SwinTransformerBlock):
-            yield blocks, [_local_block(block, kernel_size, spec) for block in blocks]
+            yield blocks, [_local_block(block, kernel_size, spec, options) for block in blocks]
 
 
-def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec) -> Any:
+def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec, options: dict[str, Any]) -> Any:
     """Make the block that takes the place of one with window attention, with those of its weights that it has."""
     attn, channels = block.attn, block.attn.proj.in_features
     window = tuple(attn.window_size)
@@ -37,7 +41,8 @@ def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: Loca
     if size != window:
         shift = tuple(length // 2 if step else 0 for length, step in zip(size, shift, strict=True))
     heads = channels if spec.heads == "C" else int(spec.heads or attn.num_heads)
-    options: dict[str, Any] = {"qk_scale": attn.scale} if heads == attn.num_heads else {}
+    if heads == attn.num_heads:
+        options = {"qk_scale": attn.scale, **options}
     made: Any = in_place_of(
         block,
         LocalSwinBlock,
