@@ -84,7 +84,7 @@ def test_what_is_not_decayed() -> None:
         ({"spec": "qk softmax"}, "a spec has terms, a norm and a region"),
         ({"spec": "hadamard softmax neighborhood", "lam": 1}, "lam and gamma are mul and add in spec, got 1 and 1"),
         ({"spec": "hadamard none neighborhood", "kernel_size": 4}, "hadamard needs one odd kernel_size"),
-        ({"spec": "qk softmax window heads=5"}, "heads"),
+        ({"spec": "qk softmax window heads=5"}, "heads must divide the 32 channels of every stage, got 5"),
     ],
     ids=str,
 )

@@ -41,6 +41,8 @@ def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: Loca
     if size != window:
         shift = tuple(length // 2 if step else 0 for length, step in zip(size, shift, strict=True))
     heads = channels if spec.heads == "C" else int(spec.heads or attn.num_heads)
+    if channels % heads:
+        raise ValueError(f'convert: heads must divide the {channels} channels of every stage, got {heads} in "{spec}"')
     if heads == attn.num_heads:
         options = {"qk_scale": attn.scale, **options}
     made: Any = in_place_of(
