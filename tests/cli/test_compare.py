@@ -147,7 +147,10 @@ def test_other_options(compare: Command, whole: Path, arguments: list[str], part
         (["elsa", "qk softmax corner"], ["region must be neighborhood or window, got 'corner'"]),
         (["elsa", "hadamard softmax window"], ["hadamard goes with a neighborhood"]),
         (["--set", "colours"], ["'colours'", "terms"]),
-        (["elsa", "qk softmax window heads=5"], ["elsa_swin_micro cannot be built", "heads must divide the 32 channels"]),
+        (
+            ["elsa", "qk softmax window heads=5"],
+            ["elsa_swin_micro cannot be built", "heads must divide the 32 channels"],
+        ),
         (["elsa", "--kernel-size", "4"], ["kernel_size must be odd"]),
         (["elsa", "--model", "resnet10t"], ["--spec is for the models elsa_swin_*, got --model resnet10t"]),
         (["elsa", "--spec", "elsa"], ["unknown --spec"]),

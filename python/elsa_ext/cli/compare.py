@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"the same command goes on with what is in {printable(str(root))}", file=out)
         raise
     results = [Result(spec, accuracies[spec], *costs[spec], *timed[spec]) for spec in specs]
-    budget = f"{len(data.train)} images, {args.epochs} epoch{'s' * (args.epochs > 1)}, {args.seeds} seed"
+    budget = f"{len(data.train):,} images, {args.epochs} epoch{'s' * (args.epochs > 1)}, {args.seeds} seed"
     title = f"{args.model} on {source_name(args.data)}: {budget}{'s' * (args.seeds > 1)}"
     write_whole(root / "results.csv", lambda file: file.write(write_csv(results).encode()))
     draw(root / "compare.png", title, results)

@@ -51,7 +51,7 @@ class Result:
         return {**first, **{name: value for name, value in vars(self).items() if name != "spec"}}
 
 
-HEADERS = ("spec", "accuracy, %", "parameters", "MFMA/image", "training images/s", "inference images/s")
+HEADERS = ("spec", "accuracy, %", "parameters", "multiply-adds, M", "training images/s", "inference images/s")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -85,7 +85,7 @@ def write_csv(results: Sequence[Result]) -> str:
 
 
 def draw(path: Path, title: str, results: Sequence[Result]) -> None:
-    """Draw the accuracies: a dot for each seed, and the mean with one standard deviation to both sides."""
+    """Draw the accuracies: the mean with one standard deviation to both sides, and a line below for each seed."""
     with plain_style():
         save_picture(path, dots(title, results))
 
@@ -95,10 +95,8 @@ def dots(title: str, results: Sequence[Result]) -> Figure:
     figure = Figure(figsize=(9, 1.5 + 0.36 * len(results)), dpi=130, layout="constrained")
     axes = figure.subplots()
     for place, result in enumerate(results):
-        axes.plot(result.accuracies, [place] * len(result.accuracies), ".", color="#9db7cf", zorder=1)
-        axes.errorbar(
-            result.mean, place, xerr=result.deviation, fmt="o", color="#b35c00", markersize=5, capsize=4, zorder=2
-        )
+        axes.plot(result.accuracies, [place + 0.22] * len(result.accuracies), "|", color="#456a8c")
+        axes.errorbar(result.mean, place, xerr=result.deviation, fmt="o", color="#b35c00", markersize=5, capsize=4)
         axes.annotate(
             result.shown, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=9
         )
