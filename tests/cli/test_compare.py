@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 from elsa_ext.cli.checkpoint import load_model
@@ -147,24 +148,48 @@ def test_other_options(compare: Command, whole: Path, arguments: list[str], part
         (["elsa", "qk softmax corner"], ["region must be neighborhood or window, got 'corner'"]),
         (["elsa", "hadamard softmax window"], ["hadamard goes with a neighborhood"]),
         (["--set", "colours"], ["'colours'", "terms"]),
-        (
-            ["elsa", "qk softmax window heads=5"],
-            ["elsa_swin_micro cannot be built", "heads must divide the 32 channels"],
-        ),
-        (["elsa", "--kernel-size", "4"], ["kernel_size must be odd"]),
-        (["elsa", "--model", "resnet10t"], ["--spec is for the models elsa_swin_*, got --model resnet10t"]),
         (["elsa", "--spec", "elsa"], ["unknown --spec"]),
         (["elsa", "--resume"], ["unknown --resume"]),
         (["elsa", "--seeds", "0"], ["--seeds", "'0'"]),
     ],
     ids=lambda value: " ".join(value),
 )
-def test_refused_before_anything_is_trained(
+def test_refused(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(command("compare", *arguments), *parts)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (
+            ["qk softmax window heads=5"],
+            "elsa_swin_micro cannot be built for images of 32 x 32 pixels: convert: heads",
+        ),
+        (["--kernel-size", "4"], "kernel_size must be odd"),
+        (["--model", "resnet10t"], "--spec is for the models elsa_swin_*, got --model resnet10t"),
+        (["--model", "elsa_swin_mirco"], "unknown model"),
+        (["--opt", "adamv"], "timm has no such optimizer"),
+    ],
+    ids=str,
+)
+def test_refused_before_anything_is_trained(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], part: str
+) -> None:
+    """Also if the first one can be built."""
+    monkeypatch.chdir(tmp_path)
+    assert_refused(command("compare", WINDOWS, "elsa", *arguments), part)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.thorough
+def test_of_torchrun(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    assert_refused(command("compare", "elsa"), "torchrun starts the processes of one run")
 
 
 @pytest.mark.thorough
@@ -176,7 +201,7 @@ def test_sets_can_be_built(name: str) -> None:
         timm.create_model("elsa_swin_micro", spec=spec, kernel_size=5, device="meta")
 
 
-def test_table_and_picture(tmp_path: Path) -> None:
+def test_table() -> None:
     results = [
         Compared(WINDOWS, [0.5, 0.75, 0.7], 123456, 7_890_000, 12.3, 4567.8),
         Compared(ELSA, [0.25, 0.3, 0.5], 234567, 8_900_000, 23.4, 5678.9),
@@ -188,6 +213,16 @@ def test_table_and_picture(tmp_path: Path) -> None:
     assert "standard deviation over 3 seeds" in lines[3]
     one = [Compared(ELSA, [0.25], 1, 2, 3.0, 4.0)]
     assert "25.00  " in table(one) and "±" not in table(one).splitlines()[1]
-    draw(tmp_path / "compare.png", "one", one)
-    draw(tmp_path / "compare.png", "three", results)
-    assert [path.name for path in tmp_path.iterdir()] == ["compare.png"]
+
+
+@pytest.mark.thorough
+def test_picture(tmp_path: Path) -> None:
+    """Means where they belong, and the operators from top to bottom; one seed has no spread."""
+    results = [Compared(WINDOWS, [0.2, 0.3], 1, 2, 3.0, 4.0), Compared(ELSA, [0.8], 1, 2, 3.0, 4.0)]
+    draw(tmp_path / "compare.png", "title", results)
+    with Image.open(tmp_path / "compare.png") as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
+    rows, columns = (abs(pixels - (179, 92, 0)) < 20).all(2).nonzero()
+    upper = rows < (rows.min() + rows.max()) / 2
+    assert columns[upper].max() + 100 < columns[~upper].min()
+    assert np.ptp(columns[upper]) > 60 > np.ptp(columns[~upper])

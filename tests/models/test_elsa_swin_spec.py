@@ -11,6 +11,8 @@ from models.test_convert_neighborhood import with_tables
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import nn
 
+pytestmark = pytest.mark.thorough
+
 MICRO = {"patch_size": 2, "window_size": 4, "embed_dim": 32, "depths": (1, 2, 1), "num_heads": (2, 4, 8)}
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -150,9 +151,10 @@ def speeds(
             model = make().to(device)
             with context:
                 with torch.no_grad():
-                    seconds[spec][1].extend(times(lambda model=model: model(images)))
+                    seconds[spec][1].extend(times(functools.partial(model, images)))
                 seconds[spec][0].extend(times(training_step(model.train(), images, labels)))
-    return {spec: tuple(len(batch) / statistics.median(part) for part in parts) for spec, parts in seconds.items()}
+    medians = {spec: [statistics.median(part) for part in parts] for spec, parts in seconds.items()}
+    return {spec: (len(batch) / training, len(batch) / inference) for spec, (training, inference) in medians.items()}
 
 
 def times(call: Callable[[], Tensor]) -> list[float]:
