@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext.cli.data import Images, folder
+from elsa_ext.cli.data import Images, folder, limited
 from elsa_ext.cli.errors import CommandError
 from torch.utils.data import DataLoader
 
@@ -41,6 +41,15 @@ def test_split_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert folder(tmp_path, CONFIG, seed=0).test.labelled == data.test.labelled
     assert folder(tmp_path, CONFIG, seed=1).test.labelled != data.test.labelled
     assert capsys.readouterr().out == ""
+
+
+def test_limited() -> None:
+    """The same images of each class in every call, in their order, and all of a class that has no more."""
+    images = [(f"{index}.png", index % 3) for index in range(30)] + [("last.png", 3)]
+    found = limited(images, 4)
+    assert Counter(label for _, label in found) == {0: 4, 1: 4, 2: 4, 3: 1}
+    assert found == limited(images, 4) == sorted(found, key=images.index)
+    assert {*found} < {*limited(images, 5)} and limited(images, 10) == images
 
 
 def test_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

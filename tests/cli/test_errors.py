@@ -29,6 +29,8 @@ def assert_refused(result: Result, *parts: str) -> None:
         (["--model", "elsa_swin_mirco"], ["unknown model 'elsa_swin_mirco'", "elsa_swin_micro"]),
         (["--model", "xyz"], ["unknown model 'xyz'", "elsa_swin_micro", "elsa_swin_base"]),
         (["--model", "vit_tiny_patch16_224", "--image-size", "15"], ["vit_tiny_patch16_224", "15 x 15"]),
+        (["--spec", "qk softmax"], ["--spec", "a spec has terms, a norm and a region", "'qk softmax'"]),
+        (["--model", "resnet10t", "--spec", "elsa"], ["--spec is for the models elsa_swin_*, got --model resnet10t"]),
         (["--epochs", "0"], ["--epochs", "whole number >= 1", "'0'"]),
         (["--epochs", "1.5"], ["--epochs", "'1.5'"]),
         (["--batch-size", "-1"], ["--batch-size", "'-1'"]),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from elsa_ext.cli import resume, run_folder
-from elsa_ext.cli.checkpoint import Checkpoint, load
+from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
 from elsa_ext.cli.loop import Training
 from elsa_ext.cli.run_folder import RunFolder
 from elsa_ext.cli.signals import STOPPING
@@ -244,6 +244,25 @@ def test_refused(command: Command, stopped: Path, arguments: list[str], parts: l
     before = (stopped / "checkpoint.pt").read_bytes()
     assert_refused(command("train", *arguments), *parts)
     assert (stopped / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.thorough
+def test_spec_and_limit(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another operator in place of ELSA, and fewer images, of a run that goes on, and of its checkpoint."""
+    small = ("train", "--data", images, "--image-size", 8, "--epochs", 1, "--batch-size", 4)
+    arguments = (*small, "--spec", "rb none  neighborhood heads=C", "--kernel-size", 3, "--limit", 6, "--output", "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert command(*arguments).code == 143
+    result = command("train", "--resume", "run")
+    assert result.code == 0 and "12 images to train on" in result.out
+    assert "elsa_swin_micro, rb none neighborhood heads=C: 0." in result.out
+    checkpoint, model = load_model("run/checkpoint.pt")
+    assert checkpoint.model_kwargs["spec"] == "rb none neighborhood heads=C"
+    assert [list(layer.r_bias.shape[1:]) for layer in model.modules() if hasattr(layer, "r_bias")] == [[3, 3]] * 3
+    assert command("classify", "run/checkpoint.pt", images / "red" / "0.png").code == 0
+    again = command("train", "--resume", "run", "--spec", "elsa")
+    assert_refused(again, "--spec hadamard softmax neighborhood add is not what the run in run has: rb none")
 
 
 def test_weights_alone(command: Command, trained: Path) -> None:

@@ -22,7 +22,7 @@ TRAIN = (*CLASSIFY, "sklearn", "matplotlib")
 
 def needs(args: argparse.Namespace) -> tuple[str, ...]:
     """Return what a command imports that the package alone does not bring."""
-    if args.command in ("train", "evaluate"):
+    if args.command in ("train", "evaluate", "compare"):
         return TRAIN
     if args.command == "classify":
         return CLASSIFY

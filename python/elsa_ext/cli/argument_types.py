@@ -7,7 +7,11 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
+from ..nn import LocalSpec
 from .text import printable
+
+ELSA = "hadamard softmax neighborhood add"
+"""The operator of ELSA-Swin."""
 
 Number = TypeVar("Number", int, float)
 
@@ -52,6 +56,14 @@ def given(text: str) -> str:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected a name, got {text!r}")
     return text
+
+
+def spec(text: str) -> str:
+    """Read a spec of `elsa_ext.nn.LocalSpec`, or "elsa", and return it as that writes it; an argparse type."""
+    try:
+        return str(LocalSpec.parse(ELSA if text == "elsa" else text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("LocalSpec: ")) from None
 
 
 def number(kind: Callable[[str], Number], low: Number, high: float = math.inf) -> Callable[[str], Number]:

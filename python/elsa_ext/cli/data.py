@@ -83,6 +83,8 @@ def load_data(args: argparse.Namespace, config: dict[str, Any]) -> Data:
         flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in odd)
         raise CommandError(f"{flags}: for folders of images alone; is --data FOLDER missing?")
     data = folder(root, config, args.seed, augmentation(args)) if of_files else named(kind, root, config)
+    if args.limit is not None:
+        data.train.labelled = limited(data.train.labelled, args.limit)
     if args.erasing:
         erase = RandomErasing(args.erasing, mode="pixel", device="cpu")
         data.train.transform = Compose([data.train.transform, erase])
@@ -107,6 +109,14 @@ def locate(data: str | None) -> tuple[str, Path]:
 def named(kind: str, root: Path, config: dict[str, Any]) -> Data:
     """Return the images of the DIGITS, or of the IDX files in ``root``."""
     return digits(config) if kind == DIGITS else idx(root, config)
+
+
+def limited(images: Sequence[tuple[Any, int]], count: int) -> list[tuple[Any, int]]:
+    """Return ``count`` images of each class, or all that it has: a draw that never changes, in the order of all."""
+    members: dict[int, list[int]] = {}
+    for index in random.Random(0).sample(range(len(images)), len(images)):
+        members.setdefault(images[index][1], []).append(index)
+    return [images[index] for index in sorted(index for drawn in members.values() for index in drawn[:count])]
 
 
 def augmentation(args: argparse.Namespace) -> dict[str, Any]:

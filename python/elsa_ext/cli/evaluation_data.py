@@ -62,7 +62,7 @@ def own_images(checkpoint: Checkpoint, options: dict[str, Any]) -> Images:
     data = options["data"]
     if data is not None and os.path.isabs(data) and not os.path.isdir(data):
         raise CommandError(f"{data}, which the model was trained on, is not there; --data FOLDER names other images")
-    found = load_data(argparse.Namespace(**options, given=frozenset()), checkpoint.input)
+    found = load_data(argparse.Namespace(**{"limit": None, **options}, given=frozenset()), checkpoint.input)
     check_data(checkpoint, found)
     return found.test
 

@@ -27,11 +27,24 @@ def input_config(name: str, image_size: int | None) -> dict[str, Any]:
     return resolved
 
 
-def model_kwargs(name: str, classes: int, image_size: int | None, drop_path: float | None = None) -> dict[str, Any]:
-    """Return the arguments that build the model for so many classes, and for what else is given."""
-    kwargs: dict[str, Any] = {"num_classes": classes}
-    if drop_path is not None:
-        kwargs["drop_path_rate"] = drop_path
+def model_kwargs(
+    name: str,
+    classes: int,
+    image_size: int | None,
+    drop_path: float | None = None,
+    spec: str | None = None,
+    kernel_size: int | None = None,
+) -> dict[str, Any]:
+    """Return the arguments that build the model for so many classes, and for what else is given.
+
+    Raises:
+        CommandError: ``spec`` or ``kernel_size`` is given, and the model has no local operator to choose.
+    """
+    optional = {"drop_path_rate": drop_path, "spec": spec, "kernel_size": kernel_size}
+    kwargs = {"num_classes": classes, **{key: value for key, value in optional.items() if value is not None}}
+    odd = [key for key in ("spec", "kernel_size") if key in kwargs and not name.startswith("elsa_swin_")]
+    if odd:
+        raise CommandError(f"--{odd[0].replace('_', '-')} is for the models elsa_swin_*, got --model {name}")
     if image_size is not None and timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         kwargs["img_size"] = image_size
     return kwargs

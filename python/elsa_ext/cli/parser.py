@@ -8,6 +8,7 @@ from .argument_types import Parser
 from .attend_arguments import add_attend
 from .bench.arguments import add_bench
 from .classify_arguments import add_classify
+from .compare_arguments import add_compare
 from .completion_arguments import add_completion
 from .evaluate_arguments import add_evaluate
 from .export_arguments import add_export
@@ -25,6 +26,7 @@ examples:
   elsa-ext classify runs/flowers/checkpoint.pt *.jpg
   elsa-ext export runs/flowers/checkpoint.pt flowers.onnx
   elsa-ext attend runs/flowers/checkpoint.pt rose.jpg   draw where its layers look
+  elsa-ext compare elsa "qk+rb softmax window"          which local operator is worth most
   elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
 """
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_classify(commands)
     add_export(commands)
     add_attend(commands)
+    add_compare(commands)
     add_bench(commands)
     add_info(commands)
     add_completion(commands)

@@ -43,7 +43,7 @@ def train(args: argparse.Namespace, processes: Processes, found: Checkpoint | No
     random_seed(args.seed)
     config = input_config(args.model, args.image_size)
     data = load_data(args, config)
-    kwargs = model_kwargs(args.model, len(data.classes), args.image_size, args.drop_path)
+    kwargs = model_arguments(args, len(data.classes))
     model = build_model(args.model, kwargs, config["input_size"])
     loaded = load_pretrained(model, args.pretrained) if args.pretrained and found is None else None
     random_seed(args.seed, processes.rank)
@@ -58,7 +58,8 @@ def train(args: argparse.Namespace, processes: Processes, found: Checkpoint | No
         if folder is not None:
             folder.add_samples(data.samples)
         print(f"data    {printable(source)}: {len(data.train)} images to train on, {len(data.test)} to test on")
-        print(f"model   {describe(model, args.model, config)}")
+        name = args.model if args.spec is None else f"{args.model}, {args.spec}"
+        print(f"model   {describe(model, name, config)}")
         if loaded is not None:
             print(f"weights {printable(loaded)}")
         print(f"device  {describe_device(device, processes, args.parallel)}")
@@ -84,6 +85,11 @@ def train(args: argparse.Namespace, processes: Processes, found: Checkpoint | No
                 conclude(record, f"{args.model} on {source}", start)
             raise
         conclude(record, f"{args.model} on {source}", start)
+
+
+def model_arguments(args: argparse.Namespace, classes: int) -> dict[str, Any]:
+    """Return the arguments of the model that ``args`` ask for."""
+    return model_kwargs(args.model, classes, args.image_size, args.drop_path, args.spec, args.kernel_size)
 
 
 def open_folder(

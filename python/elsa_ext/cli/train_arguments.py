@@ -2,7 +2,7 @@
 
 import argparse
 
-from .argument_types import Parser, given, number
+from .argument_types import Parser, given, number, spec
 from .recipe import RECIPES, recipe_arguments
 
 DESCRIPTION = """\
@@ -46,6 +46,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.expand = expand
+    add_run(parser)
     add_basics(parser)
     add_optimization(parser.add_argument_group("optimization"))
     add_augmentation(parser.add_argument_group("augmentation"))
@@ -58,6 +59,30 @@ def expand(parser: Parser, words: list[str]) -> list[str]:
     actions = (parser._option_string_actions.get(word.partition("=")[0]) for word in words)
     parser.set_defaults(given=frozenset(action.dest for action in actions if action is not None))
     return words
+
+
+def add_run(parser: Parser) -> None:
+    """Add what is of one run alone, and not of several that are compared."""
+    parser.add_argument(
+        "--spec",
+        type=spec,
+        help='local operator in place of ELSA in elsa_swin_*, such as "qk+rb softmax window"; see docs/family.md',
+    )
+    parser.add_argument(
+        "--output",
+        type=given,
+        metavar="DIR",
+        help="run folder, new or without files of these names (default: runs/<data>-<date>-<time>)",
+    )
+    parser.add_argument(
+        "--resume",
+        type=given,
+        nargs="?",
+        const=True,
+        metavar="DIR",
+        help="go on with the run in DIR, with its own arguments, to the same bits as if it had not been stopped; "
+        "without DIR: with that in --output, which is begun if there is none",
+    )
 
 
 def add_basics(parser: Parser) -> None:
@@ -77,6 +102,18 @@ def add_basics(parser: Parser) -> None:
         type=number(int, 1),
         metavar="N",
         help="train on N x N pixels (default: the size that the model is made for)",
+    )
+    parser.add_argument(
+        "--kernel-size",
+        type=number(int, 1),
+        metavar="N",
+        help="side of the neighbourhoods of elsa_swin_* (default: 7); windows are those of the Swin",
+    )
+    parser.add_argument(
+        "--limit",
+        type=number(int, 1),
+        metavar="N",
+        help="images of each class to train on, always the same ones of the same data (default: all)",
     )
     parser.add_argument(
         "--epochs", type=number(int, 1), default=15, metavar="N", help=f"passes over the images {DEFAULT}"
@@ -106,21 +143,6 @@ def add_basics(parser: Parser) -> None:
         metavar="N",
         help="seed of the weights, the order and the augmentation of the images: on the same machine the same seed "
         f"gives the same run {DEFAULT}",
-    )
-    parser.add_argument(
-        "--output",
-        type=given,
-        metavar="DIR",
-        help="run folder, new or without files of these names (default: runs/<data>-<date>-<time>)",
-    )
-    parser.add_argument(
-        "--resume",
-        type=given,
-        nargs="?",
-        const=True,
-        metavar="DIR",
-        help="go on with the run in DIR, with its own arguments, to the same bits as if it had not been stopped; "
-        "without DIR: with that in --output, which is begun if there is none",
     )
     parser.add_argument(
         "--config",

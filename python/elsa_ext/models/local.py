@@ -20,12 +20,16 @@ class LocalSwinBlock(SwinBlock, LocalAttentionBlock):
 
 
 def conversions(
-    model: nn.Module, stages: Sequence[int] | None, kernel_size: int | Sequence[int] | None, spec: LocalSpec
+    model: nn.Module,
+    stages: Sequence[int] | None,
+    kernel_size: int | Sequence[int] | None,
+    spec: LocalSpec,
+    **options: Any,
 ) -> Iterator[tuple[Any, list[Any]]]:
-    """Return the blocks of every stage that is to be converted, and those that take their place."""
+    """Return the blocks of every stage that is to be converted, and those that take their place, with ``options``."""
     for network in swins_of(model, str(spec)):
         for blocks in choose(network, range(len(network)) if stages is None else stages, SwinTransformerBlock):
-            yield blocks, [_local_block(block, kernel_size, spec) for block in blocks]
+            yield blocks, [_local_block(block, kernel_size, spec, options) for block in blocks]
 
 
 def of_windows(block: Any) -> LocalAttention:
@@ -33,11 +37,11 @@ def of_windows(block: Any) -> LocalAttention:
 
     Unless the windows are shifted and do not divide the map: timm shifts it before it fills them up with zeros.
     """
-    attn: LocalAttention = _local_block(block, None, LocalSpec.parse("qk+rb softmax window")).attn
+    attn: LocalAttention = _local_block(block, None, LocalSpec.parse("qk+rb softmax window"), {}).attn
     return attn
 
 
-def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec) -> Any:
+def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: LocalSpec, options: dict[str, Any]) -> Any:
     """Make the block that takes the place of one with window attention, with those of its weights that it has."""
     attn, channels = block.attn, block.attn.proj.in_features
     window = tuple(attn.window_size)
@@ -46,7 +50,10 @@ def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: Loca
     if size != window:
         shift = tuple(length // 2 if step else 0 for length, step in zip(size, shift, strict=True))
     heads = channels if spec.heads == "C" else int(spec.heads or attn.num_heads)
-    options: dict[str, Any] = {"qk_scale": attn.scale} if heads == attn.num_heads else {}
+    if channels % heads:
+        raise ValueError(f'convert: heads must divide the {channels} channels of every stage, got {heads} in "{spec}"')
+    if heads == attn.num_heads:
+        options = {"qk_scale": attn.scale, **options}
     made: Any = in_place_of(
         block,
         LocalSwinBlock,

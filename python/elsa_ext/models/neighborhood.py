@@ -1,5 +1,6 @@
 """Neighborhood attention in place of the window attention of timm's Swin."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -79,5 +80,7 @@ def relative_bias(table: Tensor, window: Any, size: Any) -> Tensor:
     """
     rows, columns = (2 * length - 1 for length in size)
     if size != window:
-        table = resize_rel_pos_bias_table(table, size, (rows * columns, table.shape[1]), window)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # timm's resampling warns of what it does itself
+            table = resize_rel_pos_bias_table(table, size, (rows * columns, table.shape[1]), window)
     return table.unflatten(0, (rows, columns)).flip(0, 1).permute(2, 0, 1)

@@ -107,6 +107,12 @@ class LocalSpec:
         return self.terms == ("hadamard",)
 
     @property
+    def elsa(self) -> bool:
+        """Whether it is a layer that `elsa_ext.nn.ELSA` is too, ``lam`` and ``gamma`` being ``mul`` and ``add``."""
+        plain = self.norm == "softmax" and self.border in (None, "zeros") and self.heads is None
+        return self.hadamard and plain
+
+    @property
     def has_query(self) -> bool:
         """Whether the weights depend on a query."""
         return self.hadamard or "qk" in self.terms or "qr" in self.terms
