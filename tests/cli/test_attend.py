@@ -43,6 +43,7 @@ def captured(model: nn.Module, module: nn.Module, images: Tensor) -> tuple[Tenso
     return kept[0]
 
 
+@pytest.mark.thorough
 def test_numbers_are_those_of_the_layer(command: Command, trained: Path, picture: Path, tmp_path: Path) -> None:
     """The pixel 5, 30 of 32 x 32 is in the cell 2, 15 of 16 x 16, whose taps reach from -1 to 5 and from 12 to 18."""
     arguments = ("--at", "5,30", "16,16", "--channels", 3, 20, "--heads", 1, "--json", "--output", tmp_path / "x.png")
@@ -67,6 +68,7 @@ def test_numbers_are_those_of_the_layer(command: Command, trained: Path, picture
         assert drawn.size[0] > 600
 
 
+@pytest.mark.thorough
 def test_defaults(
     command: Command, trained: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def write_new(file: BinaryIO) -> None:
     file.write(b"new")
 
 
+@pytest.mark.thorough
 def test_killed_while_writing(path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert process.returncode == -signal.SIGKILL

@@ -283,6 +283,7 @@ def test_one_run_at_a_time(command: Command, stopped: Path, monkeypatch: pytest.
     assert command("train", "--resume", "run").code == 0
 
 
+@pytest.mark.thorough
 def test_full_disk_on_the_way(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint before is still there, and goes on to what a disk with room would have given."""
     arguments = ("train", "--data", images, "--image-size", 8, "--epochs", 2)

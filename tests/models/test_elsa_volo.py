@@ -170,6 +170,7 @@ def test_token_labelling_trains_every_parameter() -> None:
         assert parameter.grad.any(), name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("stop_early", [False, True])
 @pytest.mark.parametrize("indices", [None, 2, [0], [1, 3], [0, 2]])
