@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from ops.backends import EMULATED, NATIVE, Backend
 from ops.cases import DTYPES, GRAD_LAYOUTS, LAYOUTS
-from ops.checks import check
+from ops.checks import NoYardstick, check
 from ops.registry import OPS
 from ops.spec import Op
 
@@ -32,4 +32,8 @@ def test_random_call(native: Backend, op: Op, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))
     matrix_dtype = data.draw(st.sampled_from([None, torch.float32])) if dtype.itemsize == 2 else None
     layouts = {name: data.draw(st.sampled_from(LAYOUTS)) for name in case.images}
-    check(case, native.device, dtype, matrix_dtype, {**layouts, "grad": data.draw(st.sampled_from(GRAD_LAYOUTS))})
+    layouts["grad"] = data.draw(st.sampled_from(GRAD_LAYOUTS))
+    try:
+        check(case, native.device, dtype, matrix_dtype, layouts)
+    except NoYardstick:  # sums that nearly cancel, or of numbers that are all equal; others test the formula
+        assume(False)
