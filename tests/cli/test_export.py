@@ -67,7 +67,7 @@ def test_served_without_elsa_ext(command: Command, trained: Path, tmp_path: Path
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("runtime", [True, False])
+@pytest.mark.parametrize("runtime", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_onnx(command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if not runtime:

@@ -179,7 +179,7 @@ def test_stopped_while_testing(
     assert_same(Path("run"), uninterrupted)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_killed_at_random(images: Path) -> None:
     """Whenever that is, a checkpoint can be read, and the run goes on to the bits of one that nobody killed."""
     script = subprocess.run([sys.executable, "-c", KILLER, str(images)], capture_output=True, text=True)

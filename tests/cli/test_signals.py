@@ -81,7 +81,13 @@ def test_in_a_thread() -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGHUP, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGTERM, 2),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((signal.SIGHUP, 0), (signal.SIGINT, 1))),
+    ],
+)
 def test_a_stopped_training_keeps_what_is_finished(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     images = write_images(tmp_path / "images", "red tan", 10)
     run = tmp_path / "run"
