@@ -95,6 +95,7 @@ SIZES = [
     GhostHead(kernel_size=3, dilation=3),
     GhostHead(kernel_size=7, dilation=3, height=13, width=12),
     GhostHead(kernel_size=7, dilation=50),
+    GhostHead(dilation=8, height=6, width=13),
     GhostHead(stride=2),
     GhostHead(stride=3, height=10, width=11),
     GhostHead(kernel_size=7, stride=2, height=13, width=9),

@@ -46,7 +46,7 @@ OP = Op(
             replace(case, mul="none", dilation=min(case.dilation, 4)),
             HALVES[index % 2],
             [None, torch.float32][index // 2 % 2],
-            marks=[pytest.mark.slow] if numbers(case) > 15_000 else [],
+            marks=[pytest.mark.slow] if numbers(case) > 16_000 else [],
         )
         for index, case in enumerate(ghost_head_cases.SIZES)
     ],

@@ -32,7 +32,7 @@ def calls(op: Op) -> list[tuple[Case, torch.dtype, torch.dtype | None, str]]:
 def marks(backend: Backend, case: Case, dtype: torch.dtype, matrix_dtype: torch.dtype | None) -> list[Any]:
     """Of a call: what float32 and 16 bits find by themselves is found soon enough, and what 16 bits find emulated."""
     is_rare = dtype == torch.float64 or matrix_dtype is not None
-    if is_rare and numbers(case) > 15_000:
+    if is_rare and numbers(case) > 16_000:
         return [pytest.mark.slow]
     is_later = is_rare or (backend is EMULATED and dtype == torch.float32)
     return [pytest.mark.thorough] if is_later else marks_of(case)
