@@ -1,4 +1,4 @@
-"""Enhanced local self-attention (ELSA) for PyTorch: Hadamard attention and the ghost head as native ops."""
+"""Local attention for PyTorch as native ops: neighbourhood attention, ELSA, and the family of local operators."""
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ from .export_arguments import add_export
 from .train_arguments import add_train
 
 DESCRIPTION = """\
-ELSA (enhanced local self-attention): train an image classifier, use it, time the ops and models, report a problem.
+Local attention: train an image classifier, use it, see where it looks, compare operators, time them, report a problem.
 """
 
 EXAMPLES = """\
