@@ -293,7 +293,8 @@ def test_compiled(spec: str) -> None:
     torch.compiler.reset()  # the layers of these tests share code, which is compiled 8 times at most
     made = any_layer(spec, dtype=torch.float32)
     x = image(7, 8, dim=8).float()
-    compiled = torch.compile(made, fullgraph=True)
+    # The code generator is not ours to test, and takes a quarter of a minute.
+    compiled = torch.compile(made, fullgraph=True, backend="inductor" if spec == SPECS[0] else "aot_eager")
     torch.testing.assert_close(compiled(x), made(x))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import elsa_ext
 import pytest
 import torch
-from ops.backends import TORCH, Backend
+from ops.backends import HARDWARE, TORCH, Backend
 from ops.cases import Case, make, make_grad
 from ops.checks import call, registered
 from ops.registry import OPS
@@ -51,12 +51,30 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("case", "layout"),
-    [row for op in OPS for row in zip(sized(op), cycle(["channels_last", "contiguous"]), strict=False)],
+    ("hardware", "case", "layout"),
+    [
+        (backend, *row)
+        for backend in HARDWARE
+        for op in OPS
+        for row in zip(sized(op), cycle(["channels_last", "contiguous"]), strict=False)
+    ],
     ids=str,
+    indirect=["hardware"],
 )
-def test_compile_once_for_every_size(unemulated_formula_slow: Backend, case: Case, layout: str) -> None:
-    names, backend = case.given, unemulated_formula_slow
+def test_compile_once_for_every_size(hardware: Backend, case: Case, layout: str) -> None:
+    compile_for_sizes(hardware, case, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [sized(op)[0] for op in OPS], ids=str)
+@pytest.mark.parametrize("unemulated", [TORCH], ids=str, indirect=True)
+def test_the_formula_compiles_for_every_size(unemulated: Backend, case: Case) -> None:
+    compile_for_sizes(unemulated, case, "channels_last")
+
+
+def compile_for_sizes(backend: Backend, case: Case, layout: str) -> None:
+    """Assert that one compilation of ``case``, with work around it, serves all sizes."""
+    names = case.given
 
     def eager(*given: Tensor) -> Tensor:
         # Work around the op gives the compiler something to fuse with it and to get wrong about strides.
