@@ -54,7 +54,7 @@ SPECS = [
 ]
 
 
-def of_local(spec: str, size: tuple[int, int] = (9, 8), **options: Any) -> None:
+def assert_layer_is_its_weights(spec: str, size: tuple[int, int] = (9, 8), **options: Any) -> None:
     heads = None if "heads" in spec else HEADS
     layer = randomised(
         LocalAttention(DIM, spec, heads=heads, **{"kernel_size": 5, "group_width": 4, **DOUBLE, **options})
@@ -73,7 +73,7 @@ def of_local(spec: str, size: tuple[int, int] = (9, 8), **options: Any) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_any_operator(spec: str) -> None:
-    of_local(spec)
+    assert_layer_is_its_weights(spec)
 
 
 SIZES = [
@@ -87,7 +87,7 @@ SIZES = [
 @pytest.mark.thorough
 @pytest.mark.parametrize(("spec", "options"), SIZES)
 def test_any_operator_of_other_sizes(spec: str, options: dict[str, Any]) -> None:
-    of_local(spec, **options)
+    assert_layer_is_its_weights(spec, **options)
 
 
 @pytest.mark.thorough
@@ -95,15 +95,15 @@ def test_any_operator_of_other_sizes(spec: str, options: dict[str, Any]) -> None
 @pytest.mark.parametrize("shift", [2, (0, 1)])
 @pytest.mark.parametrize("size", [(8, 12), (7, 9), (3, 4)])
 def test_shifted_windows(spec: str, shift: Any, size: tuple[int, int]) -> None:
-    of_local(spec, size, kernel_size=4, shift=shift)
+    assert_layer_is_its_weights(spec, size, kernel_size=4, shift=shift)
 
 
 @pytest.mark.parametrize(
     "spec", ["qk+rb softmax neighborhood border=shift", "qr filter neighborhood border=shift mul add"]
 )
 def test_maps_smaller_than_a_neighborhood(spec: str) -> None:
-    of_local(spec, (3, 9))
-    of_local(spec, (4, 2))
+    assert_layer_is_its_weights(spec, (3, 9))
+    assert_layer_is_its_weights(spec, (4, 2))
 
 
 @pytest.mark.parametrize(

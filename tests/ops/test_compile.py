@@ -62,17 +62,17 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     indirect=["hardware"],
 )
 def test_compile_once_for_every_size(hardware: Backend, case: Case, layout: str) -> None:
-    compile_for_sizes(hardware, case, layout)
+    assert_compiles_once(hardware, case, layout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [sized(op)[0] for op in OPS], ids=str)
 @pytest.mark.parametrize("unemulated", [TORCH], ids=str, indirect=True)
 def test_the_formula_compiles_for_every_size(unemulated: Backend, case: Case) -> None:
-    compile_for_sizes(unemulated, case, "channels_last")
+    assert_compiles_once(unemulated, case, "channels_last")
 
 
-def compile_for_sizes(backend: Backend, case: Case, layout: str) -> None:
+def assert_compiles_once(backend: Backend, case: Case, layout: str) -> None:
     """Assert that one compilation of ``case``, with work around it, serves all sizes."""
     names = case.given
 
