@@ -1,4 +1,4 @@
-"""What the arguments of all commands share: the parser's kind of error, names, and numbers with limits."""
+"""What the arguments of all commands share: the parser's kind of error, names, a checkpoint, numbers with limits."""
 
 import argparse
 import math
@@ -46,6 +46,13 @@ class Parser(argparse.ArgumentParser):
             print(message, end="", flush=True)
         else:
             super()._print_message(message, file)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint that a command is about."""
+    parser.add_argument(
+        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
+    )
 
 
 def given(text: str) -> str:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .argument_types import Parser, given, number
+from .argument_types import Parser, add_checkpoint, given, number
 
 DESCRIPTION = """\
 Draw where a local layer of a model looks in an image: the weights of every head around some pixels, laid over the
@@ -32,9 +32,7 @@ def add_attend(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
-    )
+    add_checkpoint(parser)
     parser.add_argument("image", type=given, metavar="IMAGE", help="image file")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

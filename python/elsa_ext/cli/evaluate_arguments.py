@@ -2,7 +2,7 @@
 
 import argparse
 
-from .argument_types import Parser, given, number
+from .argument_types import Parser, add_checkpoint, given, number
 
 DESCRIPTION = """\
 Tell how often a checkpoint is right: top-1 and top-5 accuracy, precision and recall of every class, the confusion
@@ -30,9 +30,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--data",
         type=given,

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from .argument_types import Parser, given
+from .argument_types import Parser, add_checkpoint, given
 
 DESCRIPTION = """\
 Write the model of a checkpoint for programs that have no elsa-ext, for any number of images at once.
@@ -42,9 +42,7 @@ def add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "checkpoint", type=given, metavar="CHECKPOINT", help="checkpoint.pt from the run folder of elsa-ext train"
-    )
+    add_checkpoint(parser)
     parser.add_argument("output", type=given, metavar="OUT", help="file to write")
     parser.add_argument(
         "--format", choices=(TORCHSCRIPT, AOT, ONNX), help="what to write (default: by the suffix of OUT)"
