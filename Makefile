@@ -97,9 +97,14 @@ $(VENV)/torch.stamp: $(VENV)/torch.txt
 	$(pip) install '$(TORCH)' numpy 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3.25.2' ninja
 	touch $@
 
+# Changes when a Python file comes, goes or moves: an editable install remembers where each was.
+$(VENV)/modules.txt: FORCE | $(VENV)/bin/python
+	@find python -name '*.py' | sort > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
 # Editable: Python files are used where they stand, and what is compiled is made again when a source of it has changed.
 # torch is named again so that no other package replaces it.
-$(VENV)/package.stamp: $(VENV)/torch.stamp $(sources)
+$(VENV)/package.stamp: $(VENV)/torch.stamp $(VENV)/modules.txt $(sources)
 	$(pip) install $(native_options) '$(TORCH)' -e '.[train]'
 	touch $@
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from elsa_ext.cli import attend_picture
-from elsa_ext.cli.attend_arguments import MOST_HEADS, MOST_PIXELS
-from elsa_ext.cli.attend_scene import Scene, Sight, most_changed, sight
+from elsa_ext.cli.attend import picture as drawing
+from elsa_ext.cli.attend.arguments import MOST_HEADS, MOST_PIXELS
+from elsa_ext.cli.attend.layers import find_layers, look
+from elsa_ext.cli.attend.scene import Scene, Sight, most_changed, sight
 from elsa_ext.cli.checkpoint import Checkpoint, load_model
-from elsa_ext.cli.images import load_image
-from elsa_ext.cli.local_layers import find_layers, look
+from elsa_ext.cli.data.images import load_image
 from elsa_ext.nn import ELSA, LocalAttention, attention_weights
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
@@ -220,8 +220,8 @@ def scene(spec: str, heads: int, pixels: list[tuple[int, int]], size: int = 12, 
 )
 def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int) -> None:
     shown = scene(spec, heads, [(place, 23 - place) for place in range(pixels)])
-    with attend_picture.plain_style():
-        figure = attend_picture.figure_of(shown)
+    with drawing.plain_style():
+        figure = drawing.figure_of(shown)
         renderer = FigureCanvasAgg(figure).get_renderer()
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
         bars = [axes for axes in figure.axes if axes.get_ylabel()]
@@ -240,7 +240,7 @@ def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int)
 def drawn(spec: str, pixel: tuple[int, int], **options: Any) -> tuple[Sight, list[Any]]:
     shown = scene(spec, 1, [pixel], **options)
     [seen] = shown.sights
-    return seen, attend_picture.taps_of(shown, seen, seen.weights[0])
+    return seen, drawing.taps_of(shown, seen, seen.weights[0])
 
 
 def test_taps_are_where_they_look() -> None:
@@ -267,8 +267,8 @@ def test_taps_at_one_place_are_added_up() -> None:
 
 
 def test_signed_weights_have_white_at_0() -> None:
-    colours, limits = attend_picture.scale_of([0.5, -2.0], True)
+    colours, limits = drawing.scale_of([0.5, -2.0], True)
     assert (colours, limits.vmin, limits.vmax) == ("RdBu_r", -2, 2)
     assert limits([-2, -0.5, 0, 0.5, 2]).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    colours, limits = attend_picture.scale_of([0.5, 0.2], False)
+    colours, limits = drawing.scale_of([0.5, 0.2], False)
     assert (colours, limits.vmin, limits.vmax) == ("YlOrRd", 0, 0.5)

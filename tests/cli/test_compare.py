@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import timm
 from elsa_ext.cli.checkpoint import load_model
-from elsa_ext.cli.compare_arguments import SETS
-from elsa_ext.cli.compare_report import Result as Compared
-from elsa_ext.cli.compare_report import draw, table
-from elsa_ext.cli.loop import Training
-from elsa_ext.cli.run_folder import RunFolder
+from elsa_ext.cli.compare.arguments import SETS
+from elsa_ext.cli.compare.report import Result as Compared
+from elsa_ext.cli.compare.report import draw, table
+from elsa_ext.cli.train.loop import Training
+from elsa_ext.cli.train.run_folder import RunFolder
 from elsa_ext.nn import LocalSpec
 from PIL import Image
 
@@ -109,7 +109,7 @@ def test_goes_on(compare: Command, whole: Path, monkeypatch: pytest.MonkeyPatch,
     with monkeypatch.context() as patch:
         patch.setattr(Training, "update", update)
         patch.setattr(RunFolder, "take_back", lambda _: None)
-        patch.setattr("elsa_ext.cli.train.conclude", lambda *_: None)
+        patch.setattr("elsa_ext.cli.train.command.conclude", lambda *_: None)
         if how == "killed":
             with pytest.raises(Killed):
                 compare("--output", "folder")

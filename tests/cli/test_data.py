@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext.cli.data import Images, folder, limited
+from elsa_ext.cli.data.data_set import Images, folder, limited
 from elsa_ext.cli.errors import CommandError
 from torch.utils.data import DataLoader
 

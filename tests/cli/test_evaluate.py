@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext.cli import data
 from elsa_ext.cli.checkpoint import load, load_model
-from elsa_ext.cli.confusion import draw_confusion
-from elsa_ext.cli.evaluate import Evaluation
-from elsa_ext.cli.images import load_image
+from elsa_ext.cli.data import data_set
+from elsa_ext.cli.data.images import load_image
+from elsa_ext.cli.evaluate.command import Evaluation
+from elsa_ext.cli.evaluate.confusion import draw_confusion
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_transform
@@ -70,7 +70,7 @@ def test_accuracy_of_the_digits_is_that_of_the_training(
 ) -> None:
     few = load_digits()
     few.images, few.target = few.images[:300], few.target[:300]
-    monkeypatch.setattr(data, "load_digits", lambda: few)
+    monkeypatch.setattr(data_set, "load_digits", lambda: few)
     result = command("train", "--model", "elsa_swin_micro", *options, "--batch-size", 50, "--output", tmp_path / "run")
     assert result.code == 0
     trained = load(str(tmp_path / "run" / "checkpoint.pt")).metrics

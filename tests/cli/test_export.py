@@ -10,9 +10,9 @@ import elsa_ext
 import pytest
 import torch
 from deployment.models import IGNORED
-from elsa_ext.cli import export
 from elsa_ext.cli.checkpoint import load_model
-from elsa_ext.cli.export import compare
+from elsa_ext.cli.export import command as exporting
+from elsa_ext.cli.export.command import compare
 from torch import Tensor
 
 from .conftest import Result, limit_of_file_size
@@ -101,8 +101,8 @@ def test_wrong_result_leaves_no_file(
         }[wrong]
         return lambda images: changed(model(images))
 
-    monkeypatch.setitem(export.WRITERS, "torchscript", lambda model, checkpoint, path: path.write_text("model"))
-    monkeypatch.setitem(export.LOADERS, "torchscript", load)
+    monkeypatch.setitem(exporting.WRITERS, "torchscript", lambda model, checkpoint, path: path.write_text("model"))
+    monkeypatch.setitem(exporting.LOADERS, "torchscript", load)
     (tmp_path / "old.pt").write_text("old")
     for name in ("new.pt", "old.pt"):
         result = command("export", trained / "checkpoint.pt", tmp_path / name)
@@ -144,9 +144,9 @@ def test_package_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.thorough
 def test_full_disk(command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(export.WRITERS, "torchscript", lambda model, checkpoint, path: path.write_bytes(bytes(4000)))
-    monkeypatch.setitem(export.LOADERS, "torchscript", lambda path: load_model(str(trained / "checkpoint.pt"))[1])
-    monkeypatch.setattr(export, "copy", lambda path, file: [file.write(bytes(4096)) for _ in range(100)])
+    monkeypatch.setitem(exporting.WRITERS, "torchscript", lambda model, checkpoint, path: path.write_bytes(bytes(4000)))
+    monkeypatch.setitem(exporting.LOADERS, "torchscript", lambda path: load_model(str(trained / "checkpoint.pt"))[1])
+    monkeypatch.setattr(exporting, "copy", lambda path, file: [file.write(bytes(4096)) for _ in range(100)])
     with limit_of_file_size(8192):
         result = command("export", trained / "checkpoint.pt", tmp_path / "model.pt")
     assert result.code == 2 and f"{tmp_path}/model.pt: File too large" in result.err

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from elsa_ext.cli.data.folders import Class, describe_left_out, find_classes, refuse_telling_format, same_class
 from elsa_ext.cli.errors import CommandError
-from elsa_ext.cli.folders import Class, describe_left_out, find_classes, refuse_telling_format, same_class
 
 
 def write(root: Path, *names: str) -> Path:

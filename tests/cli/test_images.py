@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from elsa_ext.cli.data.images import load_image
 from elsa_ext.cli.errors import CommandError
-from elsa_ext.cli.images import load_image
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageCms
 

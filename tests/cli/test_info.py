@@ -12,7 +12,7 @@ from collections.abc import Callable
 import elsa_ext
 import pytest
 import torch
-from elsa_ext.cli.completion_words import read_parser
+from elsa_ext.cli.completion.words import read_parser
 from elsa_ext.cli.parser import build_parser
 
 from .conftest import Result

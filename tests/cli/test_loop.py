@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.data import Images
-from elsa_ext.cli.steps import IGNORED, Batches, Draw, Drawn
+from elsa_ext.cli.data.data_set import Images
+from elsa_ext.cli.train.steps import IGNORED, Batches, Draw, Drawn
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused

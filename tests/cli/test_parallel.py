@@ -37,7 +37,7 @@ STOPPING = """
 import os, signal, sys, time
 import elsa_ext.models
 from elsa_ext.cli import main
-from elsa_ext.cli.loop import Training
+from elsa_ext.cli.train.loop import Training
 
 def update(training):
     done.append(1)

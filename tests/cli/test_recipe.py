@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import yaml
-from elsa_ext.cli import recipe
 from elsa_ext.cli.parser import build_parser
+from elsa_ext.cli.train import recipe
 
 from .conftest import Result
 from .test_errors import assert_refused

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext.cli import resume, run_folder
 from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
-from elsa_ext.cli.loop import Training
-from elsa_ext.cli.run_folder import RunFolder
 from elsa_ext.cli.signals import STOPPING
+from elsa_ext.cli.train import resume, run_folder
+from elsa_ext.cli.train.loop import Training
+from elsa_ext.cli.train.run_folder import RunFolder
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
@@ -34,7 +34,8 @@ THOROUGH = (
 KILLER = """
 import os, random, signal, sys, time
 import elsa_ext.models
-from elsa_ext.cli import main, train
+import elsa_ext.cli.train.command
+from elsa_ext.cli import main
 from elsa_ext.cli.checkpoint import load
 
 def start(*arguments):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsa_ext.cli import run_folder
 from elsa_ext.cli.errors import CommandError
-from elsa_ext.cli.run_folder import RunFolder, new_run
+from elsa_ext.cli.train import run_folder
+from elsa_ext.cli.train.run_folder import RunFolder, new_run
 
 from .conftest import Result, limit_of_file_size, write_images
 from .test_errors import assert_refused

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from elsa_ext.cli.data.splits import find_split
 from elsa_ext.cli.errors import CommandError
-from elsa_ext.cli.splits import find_split
 
 from .test_folders import write
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from elsa_ext.cli.bench import plot
 from elsa_ext.cli.picture import plain_style, save_picture
-from elsa_ext.cli.report import Metrics, draw_curves
 from elsa_ext.cli.text import printable
+from elsa_ext.cli.train.report import Metrics, draw_curves
 from matplotlib.figure import Figure
 from PIL import Image
 

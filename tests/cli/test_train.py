@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.data import split
-from elsa_ext.cli.report import Metrics, draw_curves
+from elsa_ext.cli.data.data_set import split
+from elsa_ext.cli.train.report import Metrics, draw_curves
 from PIL import Image
 
 from .conftest import Result, train_on, write_images

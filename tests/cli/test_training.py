@@ -13,11 +13,11 @@ import pytest
 import timm
 import torch
 from elsa_ext.cli.checkpoint import load
-from elsa_ext.cli.data import Data, Images
-from elsa_ext.cli.loop import Training
+from elsa_ext.cli.data.data_set import Data, Images
 from elsa_ext.cli.parser import build_parser
-from elsa_ext.cli.pretrained import load_pretrained
-from elsa_ext.cli.report import Metrics
+from elsa_ext.cli.train.loop import Training
+from elsa_ext.cli.train.pretrained import load_pretrained
+from elsa_ext.cli.train.report import Metrics
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -216,7 +216,7 @@ def test_refused(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("elsa_ext.cli.idx.PLACES", ("data/FashionMNIST/raw",))
+    monkeypatch.setattr("elsa_ext.cli.data.idx.PLACES", ("data/FashionMNIST/raw",))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert_refused(command("train", "--image-size", 8, *arguments), *parts)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .._install import install_command
 from .errors import CommandError, describe
-from .export_arguments import ONNX, export_format
+from .export.arguments import ONNX, export_format
 from .parser import build_parser
 from .signals import Stopped, stop_signals
 from .streams import prepare_streams, settle_streams
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def execute(args: argparse.Namespace) -> int:
     """Run the command that ``args`` name and return its exit code."""
     import_optional(needs(args))
-    code: int = importlib.import_module(f".{args.command}", __package__).run(args)
+    code: int = importlib.import_module(f".{args.command}.command", __package__).run(args)
     sys.stdout.flush()
     return code
 

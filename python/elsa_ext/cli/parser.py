@@ -5,14 +5,15 @@ import argparse
 import elsa_ext
 
 from .argument_types import Parser
-from .attend_arguments import add_attend
+from .attend.arguments import add_attend
 from .bench.arguments import add_bench
-from .classify_arguments import add_classify
-from .compare_arguments import add_compare
-from .completion_arguments import add_completion
-from .evaluate_arguments import add_evaluate
-from .export_arguments import add_export
-from .train_arguments import add_train
+from .classify.arguments import add_classify
+from .compare.arguments import add_compare
+from .completion.arguments import add_completion
+from .evaluate.arguments import add_evaluate
+from .export.arguments import add_export
+from .info.arguments import add_info
+from .train.arguments import add_train
 
 DESCRIPTION = """\
 Local attention: train an image classifier, use it, see where it looks, compare operators, time them, report a problem.
@@ -29,12 +30,6 @@ examples:
   elsa-ext compare elsa "qk+rb softmax window"          which local operator is worth most
   elsa-ext bench op                                     time the ops against what else there is
   elsa-ext info                                         what to paste into a bug report
-"""
-
-INFO = """\
-examples:
-  elsa-ext info
-  elsa-ext info --json
 """
 
 
@@ -58,15 +53,3 @@ def build_parser() -> argparse.ArgumentParser:
     add_info(commands)
     add_completion(commands)
     return parser
-
-
-def add_info(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add ``elsa-ext info``."""
-    parser = commands.add_parser(
-        "info",
-        help="print versions, CPU and build, as a bug report needs them",
-        description="Print what a bug report needs: versions, build, CPU, threads and GPU.",
-        epilog=INFO,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object")

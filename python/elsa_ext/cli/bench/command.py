@@ -26,8 +26,8 @@ BAR = "{desc}|{bar}| {percentage:.0f} % [{elapsed}{postfix}]"
 OPTIONS = ("repeats", "backprop", "baselines")
 
 
-def measure_and_report(args: argparse.Namespace) -> int:
-    """Do what ``args`` say, and return the exit code."""
+def run(args: argparse.Namespace) -> int:
+    """Measure as ``args`` say; return 1 if ``--compare`` finds a row of ours slower than it was."""
     outputs = {flag: Path(path) for flag in ("json", "plot") if (path := getattr(args, flag)) is not None}
     for flag, path in outputs.items():
         check_output(f"--{flag}", path)
@@ -41,14 +41,14 @@ def measure_and_report(args: argparse.Namespace) -> int:
         comparisons = importlib.import_module(f".{args.comparisons}", __package__).comparisons(args, device)
         if earlier:
             earlier.check(comparisons, device)
-        run = measure_all(args, comparisons, device, outputs.get("json"))
+        measured = measure_all(args, comparisons, device, outputs.get("json"))
     if "plot" in outputs:
         from .plot import draw
 
-        draw(outputs["plot"], run)
+        draw(outputs["plot"], measured)
     if not earlier:
         return 0
-    lines, code = earlier.report(run, args.tolerance)
+    lines, code = earlier.report(measured, args.tolerance)
     print("\n".join(lines))
     return code
 

@@ -16,7 +16,7 @@ import elsa_ext
 
 from ..errors import CommandError
 from ..files import write_whole
-from ..info import cpu_model
+from ..info.command import cpu_model
 from .contenders import OURS
 from .measure import Entrant, Measured
 

@@ -1,0 +1,1 @@
+"""``elsa-ext attend``: draw where the layers of a model look."""

@@ -1,0 +1,1 @@
+"""``elsa-ext classify``: name what is on images."""

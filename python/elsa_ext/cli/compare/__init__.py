@@ -1,0 +1,1 @@
+"""``elsa-ext compare``: train the same architecture with several local operators."""

@@ -1,0 +1,1 @@
+"""Images and their classes: folders, files, data sets by name."""

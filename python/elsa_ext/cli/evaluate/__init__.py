@@ -1,0 +1,1 @@
+"""``elsa-ext evaluate``: measure a checkpoint on a data set."""

@@ -1,0 +1,1 @@
+"""``elsa-ext export``: write a model in a form that runs without this package's Python."""

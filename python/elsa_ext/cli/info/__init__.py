@@ -1,0 +1,1 @@
+"""``elsa-ext info``: what a bug report needs."""

@@ -1,0 +1,1 @@
+"""``elsa-ext train``: train a classifier, in one process or many."""
