@@ -41,7 +41,7 @@ function(add_cpu_kernels capability vector_bytes)
   target_link_libraries(elsa_cpu PRIVATE cpu_${capability})
 endfunction()
 
-add_library(elsa_cpu SHARED src/cpu/capability.cpp src/cpu/local/plan.cpp src/core/launch_plan.cpp)
+add_library(elsa_cpu SHARED src/cpu/build_info.cpp src/cpu/capability.cpp src/cpu/local/plan.cpp src/core/launch_plan.cpp)
 add_op_library(elsa_cpu elsa CPU src/torch/cpu)
 add_cpu_kernels(baseline 16)
 set(cpu_kernels cpu_baseline)

@@ -1,6 +1,8 @@
 """Which CUDA kernels are loaded, and what is said where none are."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,6 +11,27 @@ import pytest
 import torch
 from elsa_ext import _library, _torch_private, backend
 from ops.backends import registered_ops
+
+# A wheel has ops for every Python, and the rest for those that it was built with.
+WITHOUT_COMPILED_PART = """
+import sys
+sys.modules["elsa_ext._C"] = None
+import elsa_ext, torch
+value, attn = torch.ones(1, 4, 5, 5), torch.ones(1, 9, 5, 5)
+assert elsa_ext.ghost_head(value, attn, kernel_size=3)[0, 0, 2, 2] == 9
+assert elsa_ext.build_info()["cpu_capability"]
+for name, call in (
+    ("reference", lambda: elsa_ext.reference.ghost_head(value, attn, kernel_size=3)),
+    ("launch_plan", lambda: elsa_ext.launch_plan("ghost_head", kernel_size=3)),
+):
+    try:
+        call()
+    except ImportError as error:
+        assert str(error).startswith(f"{name} is not in this elsa_ext for Python 3"), error
+        assert str(error).endswith("; its ops are"), error
+    else:
+        raise AssertionError(name)
+"""
 
 BUILT = "CUDA 13.0.88, architectures 80-real;90"
 
@@ -21,7 +44,7 @@ def status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         if library:
             (tmp_path / "libelsa_cuda.so").write_text("not a library")
         monkeypatch.setattr(_library, "_FOLDER", tmp_path)
-        monkeypatch.setattr(_library._C, "cuda_build", built)
+        monkeypatch.setitem(_library._BUILD, "CUDA kernels", built)
         monkeypatch.setattr(torch.version, "cuda", torch_cuda)
         return _library._load_cuda()
 
@@ -45,6 +68,11 @@ def test_another_major_version(status) -> None:
 
 def test_a_library_that_does_not_load(status, tmp_path: Path) -> None:
     assert status().startswith(f"{tmp_path / 'libelsa_cuda.so'} does not load: ")
+
+
+@pytest.mark.thorough
+def test_nothing_at_run_time_needs_the_compiled_part() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_COMPILED_PART], check=True)
 
 
 def test_the_build_and_the_status_agree() -> None:

@@ -1,13 +1,17 @@
 """Loads the op libraries, which defines ``torch.ops.elsa``, and says what they are."""
 
+import ctypes
+import platform
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from . import _C
+from . import __path__ as _folders
 
-_FOLDER = Path(_C.__file__).parent
-CPU_LIBRARY = next(_FOLDER.glob("libelsa_cpu.*"))
+CPU_LIBRARY = next(library for folder in _folders for library in Path(folder).glob("libelsa_cpu.*"))
+_FOLDER = CPU_LIBRARY.parent
 
 cmake_prefix_path = str(_FOLDER / "share" / "cmake")
 """What CMake's ``find_package(elsa_ext)`` needs in ``CMAKE_PREFIX_PATH``."""
@@ -17,14 +21,14 @@ def _load_cuda() -> str:
     """Load the CUDA kernels if this torch can use them, and return what came of it."""
     library = next(_FOLDER.glob("libelsa_cuda.*"), None)
     if library is None:
-        reason = _C.cuda_build.removeprefix("none: ")
+        reason = _BUILD["CUDA kernels"].removeprefix("none: ")
         return (
             f"elsa_ext was built without CUDA kernels ({reason}); build it again with an nvcc that works on PATH and "
             "ELSA_CUDA=on in the environment"
         )
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was built without CUDA"
-    built_for, here = _C.cuda_build.split()[1].split(".")[0], torch.version.cuda.split(".")[0]
+    built_for, here = _BUILD["CUDA kernels"].split()[1].split(".")[0], torch.version.cuda.split(".")[0]
     if built_for != here:
         return (
             f"the CUDA kernels of elsa_ext were built for CUDA {built_for} and torch for CUDA {here}; install an "
@@ -37,7 +41,45 @@ def _load_cuda() -> str:
     return "loaded"
 
 
+def _read_build() -> dict[str, str]:
+    _c_functions.elsa_build_info.restype = ctypes.c_char_p
+    return dict(line.split(": ", 1) for line in _c_functions.elsa_build_info().decode().splitlines())
+
+
+def _read_capability() -> str:
+    error = ctypes.c_char_p()
+    _c_functions.elsa_cpu_capability.restype = ctypes.c_char_p
+    name: bytes | None = _c_functions.elsa_cpu_capability(ctypes.byref(error))
+    if name is None:
+        raise RuntimeError((error.value or b"").decode())
+    return name.decode()
+
+
+def _best_capability() -> str:
+    _c_functions.elsa_best_cpu_capability.restype = ctypes.c_char_p
+    name: bytes = _c_functions.elsa_best_cpu_capability()
+    return name.decode()
+
+
+def compiled_part(wanted_by: str) -> Any:
+    """Return ``_C``, which a wheel has for some versions of Python alone.
+
+    Raises:
+        ImportError: It has none for this one.
+    """
+    try:
+        return import_module("._C", __package__)
+    except ModuleNotFoundError:
+        tags = sorted(file.name.split(".")[1] for file in _FOLDER.glob("_C.*"))
+        raise ImportError(
+            f"{wanted_by} is not in this elsa_ext for Python {platform.python_version()}, only for "
+            f"{', '.join(tags) or 'none'}; its ops are"
+        ) from None
+
+
 torch.ops.load_library(CPU_LIBRARY)
+_c_functions = ctypes.CDLL(str(CPU_LIBRARY))
+_BUILD = _read_build()
 CUDA_STATUS = _load_cuda()
 
 
@@ -47,7 +89,13 @@ def build_info() -> dict[str, str]:
     Raises:
         RuntimeError: ``ELSA_CPU_CAPABILITY`` names an instruction set that is unknown or that this machine lacks.
     """
-    return {**_C.build_info(), "CUDA kernels here": CUDA_STATUS, "library": str(CPU_LIBRARY)}
+    return {
+        **_BUILD,
+        "cpu_capability": _read_capability(),
+        "cpu_capability of this machine": _best_capability(),
+        "CUDA kernels here": CUDA_STATUS,
+        "library": str(CPU_LIBRARY),
+    }
 
 
 def launch_plan(op: str, **shape: int | str) -> dict[str, int | str]:
@@ -65,10 +113,12 @@ def launch_plan(op: str, **shape: int | str) -> dict[str, int | str]:
     Raises:
         ValueError: There is no such op, a size is missing or unknown, or the op does not take it.
         TypeError: A size is not an integer.
+        ImportError: The wheel has no compiled part for this version of Python, beside its ops.
 
     Example:
         >>> sizes = {"batch": 8, "channels": 96, "height": 56, "width": 56, "heads": 3, "kernel_size": 7}
         >>> elsa_ext.launch_plan("ghost_head", **sizes)["gather"]
         'K = 7 compiled, for tiles that all taps reach'
     """
-    return _C.launch_plan(op, **shape)
+    plan: dict[str, int | str] = compiled_part("launch_plan").launch_plan(op, **shape)
+    return plan

@@ -1,4 +1,4 @@
-// elsa_ext._C: what is not an op. Build information, launch plans, and the oracle on NumPy arrays.
+// elsa_ext._C: what is not an op and nothing at run time depends on: launch plans, and the oracle on NumPy arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -10,7 +10,6 @@
 
 #include "../core/launch_plan.h"
 #include "../core/oracle.h"
-#include "../cpu/capability.h"
 
 namespace py = pybind11;
 
@@ -81,21 +80,9 @@ elsa::LaunchPlan launch_plan(const std::string& op, const std::string& dtype, co
   }
 }
 
-std::map<std::string, std::string> build_info() {
-  return {{"version", ELSA_VERSION},
-          {"compiler", ELSA_COMPILER},
-          {"torch built against", ELSA_TORCH_VERSION},
-          {"torch required", ">= 2.10"},
-          {"CUDA kernels", ELSA_CUDA_BUILD},
-          {"cpu_capability", elsa::cpu::name(elsa::cpu::capability())},
-          {"cpu_capability of this machine", elsa::cpu::name(elsa::cpu::best_capability())}};
-}
-
 }  // namespace
 
-PYBIND11_MODULE(_C, module) {
-  module.def("build_info", &build_info);
-  module.attr("cuda_build") = ELSA_CUDA_BUILD;
+PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.def("launch_plan", &launch_plan, py::arg("op"), py::kw_only(), py::arg("dtype") = "float32");
   module.def("oracle", &oracle);
 }
