@@ -52,6 +52,13 @@ format: $(VENV)/lint.stamp
 	$(bin)/ruff format .
 	$(bin)/clang-format -i $(native_sources)
 
+# A wheel has _C for every Python that is at hand: PYTHONS='…' names others.
+PYTHONS ?= $(foreach minor,10 11 12 13 13t 14 14t,python3.$(minor))
+has_headers := import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+pythons = $(shell for python in $(PYTHONS); do $$python -c '$(has_headers)' 2> /dev/null && echo $$python; done)
+empty :=
+python_option = --config-settings=cmake.define.ELSA_PYTHONS='$(subst $(empty) $(empty),;,$(strip $(pythons)))'
+
 # Built, given its local version and tags, checked; dist has it when it is right.
 define finish_wheel
 	$(bin)/python .github/scripts/finish_wheel.py build/wheel/*.whl --output build/wheel/finished
@@ -62,12 +69,12 @@ endef
 
 wheel: $(VENV)/wheel.stamp
 	rm -rf build/wheel dist/*.whl
-	$(pip) wheel --no-deps $(native_options) -w build/wheel .
+	$(pip) wheel --no-deps $(native_options) $(python_option) -w build/wheel .
 	$(call finish_wheel,dist)
 
 cuda-wheel: $(VENV)/wheel.stamp
 	rm -rf build/wheel dist/cuda
-	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda -w build/wheel .
+	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda $(python_option) -w build/wheel .
 	$(call finish_wheel,dist/cuda)
 
 # A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.

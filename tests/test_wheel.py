@@ -140,20 +140,3 @@ def replace(old: bytes, new: bytes) -> Callable[[Path], None]:
 def test_faults_are_found(check, finished: Path, change: Callable[[Path], None], said: str) -> None:
     change(finished)
     assert said in check()
-
-
-@pytest.mark.thorough
-def test_one_wheel_for_several_pythons(tree: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(tree, tmp_path / "other")
-    (compiled,) = other.glob("elsa_ext/_C.*.so")
-    compiled.rename(compiled.with_name("_C.cpython-399-x86_64-linux-gnu.so"))
-    wheels = [pack(folder, tmp_path / f"elsa_ext-{VERSION}-py3-none-{folder.name}.whl") for folder in (tree, other)]
-    merged = finish_wheel("unpack")(wheels, tmp_path / "merged")
-    assert {path.name for path in merged.glob("elsa_ext/_C.*.so")} == {
-        compiled.name,
-        "_C.cpython-399-x86_64-linux-gnu.so",
-    }
-    (other / "elsa_ext" / "py.typed").unlink()
-    pack(other, wheels[1])
-    with pytest.raises(SystemExit, match=r"are of different builds: elsa_ext/py\.typed"):
-        finish_wheel("unpack")(wheels, tmp_path / "again")

@@ -1,7 +1,7 @@
-"""Make of the wheels that several versions of Python built the one that is published, for every Python.
+"""Give a wheel that was built its local version and its platform tag.
 
-All have the same op libraries; each has a _C of its own, and the result has them all. Its local version, +cpu or
-+cu130, is what libelsa_cpu says of the build, and its platform tag the oldest manylinux that auditwheel finds.
+The local version, +cpu or +cu130, is what libelsa_cpu says of the build, the tag that of the oldest manylinux on which
+auditwheel finds that it runs.
 """
 
 import argparse
@@ -19,11 +19,13 @@ from wheel.wheelfile import WheelFile
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the wheel and print its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL", help="one for every Python, of the same build")
+    parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: %(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        tree = unpack(args.wheels, Path(folder, "tree"))
+        tree = Path(folder, "tree")
+        with WheelFile(args.wheel) as file:
+            file.extractall(tree)
         packed = pack(tree, set_local_version(tree), Path(folder))
         excluded = [f"--exclude={name}" for name in ("libtorch_cpu.so", "libtorch_cuda.so", "libelsa_cpu.so")]
         repair = [sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", str(args.output), str(packed)]
@@ -35,20 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, version, rest = packed.name.split("-", 2)
     tag = rest.removesuffix(".whl").rsplit("-", 1)[0]
     print(next(args.output.glob(f"{name}-{version}-{tag}-*.whl")))
-
-
-def unpack(wheels: Sequence[Path], tree: Path) -> Path:
-    """Unpack all into one tree; what one has, beside _C, the others have too."""
-    contents = []
-    for wheel in wheels:
-        with WheelFile(wheel) as file:
-            file.extractall(tree)
-            names = {name for name in file.namelist() if not re.search(r"/_C\.|\.dist-info/(WHEEL|RECORD)$", name)}
-            contents.append(names)
-            if names != contents[0]:
-                only = ", ".join(sorted(names ^ contents[0]))
-                sys.exit(f"finish_wheel: {wheels[0].name} and {wheel.name} are of different builds: {only}")
-    return tree
 
 
 def set_local_version(tree: Path) -> str:

@@ -70,7 +70,7 @@ def compiled_part(wanted_by: str) -> Any:
     try:
         return import_module("._C", __package__)
     except ModuleNotFoundError:
-        tags = sorted(file.name.split(".")[1] for file in _FOLDER.glob("_C.*"))
+        tags = sorted(file.name.split(".")[1] for file in _FOLDER.glob("_C.*.*"))
         raise ImportError(
             f"{wanted_by} is not in this elsa_ext for Python {platform.python_version()}, only for "
             f"{', '.join(tags) or 'none'}; its ops are"
