@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.data.data_set import split
-from elsa_ext.cli.train.report import Metrics, draw_curves
+from elsa_ext.cli.train.report import Metrics, curves, draw_curves
 from PIL import Image
 
 from .conftest import Result, train_on, write_images
@@ -62,6 +62,14 @@ def test_curves_show_every_epoch(tmp_path: Path) -> None:
         drawn = (abs(pixels - colour) < 40).all(2).any(0)
         for half in (drawn[: width // 2], drawn[width // 2 :]):
             assert half.sum() > width / 4
+
+
+def test_legends_cover_no_curve() -> None:
+    figure = curves([Metrics(1, 2.38, 0.11, 2.3, 0.1, 3.0)])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None and legend.get_window_extent().y0 >= axes.bbox.y1
 
 
 def test_learns(trained: Path) -> None:

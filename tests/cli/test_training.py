@@ -81,10 +81,14 @@ def test_rise_and_fall_of_the_learning_rate() -> None:
     rates = steps(training("--epochs", 3, "--warmup-epochs", 1, "--warmup-lr", 0.01, "--min-lr", 0.02))
     assert rates[:3] == pytest.approx([0.01, 0.04, 0.07])
     assert rates[3:] == pytest.approx([0.02 + 0.8 * (rate - 0.0) for rate in cosine[3:]])
-    assert steps(training("--epochs", 1, images=8)) == pytest.approx([0.1])
     assert steps(training("--epochs", 10, images=16))[:3] == pytest.approx(
         [0.05, 0.075, 0.05 * (1 + np.cos(np.pi / 10))], rel=0.4
     )
+
+
+def test_single_step_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert steps(training("--epochs", 1, images=8)) == pytest.approx([0.1])
+    assert caplog.messages == []
 
 
 def test_parts_of_a_step_add_up() -> None:
@@ -202,6 +206,8 @@ def test_smoothing_and_mixing_change_the_loss() -> None:
         (["--freeze", "layer.0"], ["--freeze layer.0: the model has no module of this name; it has layers.0"]),
         (["--opt", "sgd", "--momentum", "0"], ["--opt sgd: Nesterov momentum requires a momentum"]),
         (["--freeze", "patch_embed", "layers", "norm", "head"], ["leaves nothing to train"]),
+        (["--min-lr", "1"], ["--min-lr 1 is above --lr 0.002, the highest"]),
+        (["--warmup-lr", "0.01"], ["--warmup-lr 0.01 is above --lr 0.002, the highest"]),
         (["--accumulate", "3"], ["--batch-size 32 is not a multiple of 3: --accumulate 3"]),
         (["--mixup", "0.8", "--batch-size", "9"], ["is not a multiple of 2: pairs of images"]),
         (["--parallel", "fsdp"], ["--parallel fsdp needs several processes: torchrun"]),

@@ -13,6 +13,12 @@ from .text import printable
 ELSA = "hadamard softmax neighborhood add"
 """The operator of ELSA-Swin."""
 
+LARGEST = 1e15
+"""What any number may be at most: products of two still fit into the 32 bits that models compute in."""
+
+MOST_WORKERS = 1024
+"""Threads, or processes, that a command starts at most: many more bring the machine down."""
+
 Number = TypeVar("Number", int, float)
 
 
@@ -76,15 +82,17 @@ def spec(text: str) -> str:
 def number(kind: Callable[[str], Number], low: Number, high: float = math.inf) -> Callable[[str], Number]:
     """Return an argparse type that reads a ``kind`` between ``low`` and ``high``, and says so if it cannot."""
     what = "a whole number" if kind is int else "a number"
-    limits = f">= {low}" if high == math.inf else f"from {low} to {high:g}"
+    limits = f">= {low:g}" if high == math.inf else f"from {low:g} to {high:.10g}"
 
     def read(text: str) -> Number:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not low <= value <= high or math.isinf(value):
+        if value is None or not low <= value <= high:
             raise argparse.ArgumentTypeError(f"expected {what} {limits}, got {text!r}")
+        if value > LARGEST:
+            raise argparse.ArgumentTypeError(f"expected {what} <= {LARGEST:g}, got {text!r}")
         return value
 
     return read

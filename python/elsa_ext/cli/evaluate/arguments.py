@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..argument_types import Parser, add_checkpoint, given, number
+from ..argument_types import MOST_WORKERS, Parser, add_checkpoint, given, number
 
 DESCRIPTION = """\
 Tell how often a checkpoint is right: top-1 and top-5 accuracy, precision and recall of every class, the confusion
@@ -57,7 +57,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument(
         "--workers",
-        type=number(int, 0),
+        type=number(int, 0, MOST_WORKERS),
         default=0,
         metavar="N",
         help="processes that load images beside the model; 0 loads them in between (default: %(default)s)",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..argument_types import Parser, given, number, spec
+from ..argument_types import MOST_WORKERS, Parser, given, number, spec
 from .recipe import RECIPES, recipe_arguments
 
 DESCRIPTION = """\
@@ -88,7 +88,10 @@ def add_run(parser: Parser) -> None:
 def add_basics(parser: Parser) -> None:
     """Add what is trained, on what and for how long."""
     parser.add_argument(
-        "--data", type=given, metavar="FOLDER", help="folder of images, see below (default: the digits)"
+        "--data",
+        type=given,
+        metavar="FOLDER",
+        help="folder of images, see below, or fashion-mnist (default: the digits)",
     )
     parser.add_argument(
         "--model",
@@ -253,7 +256,7 @@ def add_running(parser: "argparse._ArgumentGroup") -> None:
     )
     parser.add_argument(
         "--workers",
-        type=number(int, 0),
+        type=number(int, 0, MOST_WORKERS),
         default=0,
         metavar="N",
         help=f"processes that load images beside the training; 0 loads them in between {DEFAULT}",

@@ -88,11 +88,13 @@ class Training:
                 f"{len(self.data.train)} images are too few for steps of --batch-size {args.batch_size} in "
                 f"{self.train_batches.shares} batches"
             )
+        check_rates(args)
         self.optimizer = create_optimizer(args, self.model)
-        rise = warmup_steps(args.epochs * self.steps, self.steps, args.warmup_epochs)
+        total = args.epochs * self.steps
+        rise = warmup_steps(total, self.steps, args.warmup_epochs)
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            args.epochs * self.steps,
+            max(2, total),  # timm warns of a single step, which has the same rate either way
             lr_min=args.min_lr,
             warmup_t=rise,
             warmup_lr_init=args.lr / max(1, rise) if args.warmup_lr is None else args.warmup_lr,
@@ -321,6 +323,13 @@ def create_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.
         return create_optimizer_v2(model, args.opt, **options, layer_decay=args.layer_decay)
     except (ValueError, AssertionError, ImportError, RuntimeError) as error:  # of options that do not go together
         raise CommandError(f"--opt {args.opt}: {error}") from error
+
+
+def check_rates(args: argparse.Namespace) -> None:
+    """Raise a ``CommandError`` if the learning rate would not rise to ``--lr`` and fall from it."""
+    for flag, rate in (("--min-lr", args.min_lr), ("--warmup-lr", args.warmup_lr)):
+        if rate is not None and rate > args.lr:
+            raise CommandError(f"{flag} {rate:g} is above --lr {args.lr:g}, the highest learning rate")
 
 
 def check_optimizer(name: str) -> None:
