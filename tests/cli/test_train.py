@@ -134,6 +134,15 @@ def test_default_run_folder(command: Command, tmp_path: Path, monkeypatch: pytes
     assert {file.name for file in run.iterdir()} == {"checkpoint.pt", "metrics.csv", "curves.png"}
 
 
+def test_last_step_that_has_gone_too_far(command: Command, tmp_path: Path) -> None:
+    """Every step has a finite loss before it, and the weights after the only one are nothing to keep."""
+    images = write_images(tmp_path / "images", "red tan", 2)
+    result = command("train", "--data", images, "--image-size", 8, "--lr", 1e15, "--output", tmp_path / "run")
+    assert result.code == 1
+    assert result.err == "elsa-ext train: the loss is no longer finite; try a lower --lr\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_loss_that_is_not_finite(command: Command, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", "red tan", 20)
     result = command(

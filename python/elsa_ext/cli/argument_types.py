@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -68,6 +69,13 @@ def given(text: str) -> str:
     """
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected a name, got {text!r}")
+    return text
+
+
+def picture(text: str) -> str:
+    """Read the name of a PNG to write; an argparse type. A device or a pipe, which has no suffix, will do."""
+    if os.path.splitext(given(text))[1].lower() not in ("", ".png"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text!r}")
     return text
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import time
 import types
@@ -196,8 +197,7 @@ class Training:
         with self.autocast():
             logits = forward(self.parallel, images)
             loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-        if not loss.isfinite():
-            raise CommandFailed("the loss is no longer finite; try a lower --lr")
+        check_finite(loss.item())
         # Gradients are means over processes; those of the step's mean loss are wanted.
         self.scaler.scale(loss * (self.processes.count / size)).backward()
         return [loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)]
@@ -233,6 +233,7 @@ class Training:
             self.raise_signal([interrupt, terminate, hang_up])
         if not sums[2]:
             raise CommandError(f"none of the test images can be read: {min(self.skipped)}")
+        check_finite(sums[0])  # the last step of the epoch may be the one that has gone too far
         return sums[0] / sums[2], sums[1] / sums[2]
 
     def take(self, batch: tuple[Tensor, Tensor, list[str]]) -> tuple[Tensor, Tensor]:
@@ -287,6 +288,12 @@ class Training:
 def shared_flag(workers: int) -> SharedFlag:
     """Return a number that is shared with workers, if there are any."""
     return multiprocessing.RawValue("b", 0) if workers else types.SimpleNamespace(value=0)
+
+
+def check_finite(loss: float) -> None:
+    """Raise a ``CommandFailed`` if the training has diverged."""
+    if not math.isfinite(loss):
+        raise CommandFailed("the loss is no longer finite; try a lower --lr")
 
 
 def forward(model: nn.Module, images: Tensor) -> Tensor:
