@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from elsa_ext.cli.parser import build_parser
 from PIL import Image
 
 from .conftest import Result, write_images
@@ -68,6 +69,18 @@ def test_train_options(
     result = command("train", *arguments)
     assert_refused(result, "elsa-ext train: ", *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_between_what_may_be_many() -> None:
+    args = build_parser().parse_args(["compare", "elsa", "--limit", "5", "rb none window", "--json", "elsa"])
+    assert args.specs == ["hadamard softmax neighborhood add", "rb none window", "hadamard softmax neighborhood add"]
+    args = build_parser().parse_args(["classify", "x.pt", "a", "--top", "3", "-", "b"])
+    assert (args.checkpoint, args.images, args.top) == ("x.pt", ["a", "-", "b"], 3)
+
+
+def test_mistakes_between_what_may_be_many(command: Command) -> None:
+    assert_refused(command("compare", "elsa", "--limit", "5", "softmax"), "argument SPEC: a spec has terms")
+    assert_refused(command("classify", "a", "b", "--json", "c", "--topp", 3), "did you mean --top?")
 
 
 def test_commands(command: Command) -> None:

@@ -36,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         """Parse; what is unknown is an error of the command that it was given to, whose help names what is known."""
         args = args if self.expand is None else self.expand(self, list(args))
         namespace, unknown = super().parse_known_args(args, namespace)
+        unknown = self.take_more(namespace, unknown)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             word = unknown[0].partition("=")[0]
@@ -43,6 +44,18 @@ class Parser(argparse.ArgumentParser):
             hint = f"; did you mean {close[0]}?" if close else ""
             self.error(f"unknown {' '.join(unknown)}{hint}")
         return namespace, unknown
+
+    def take_more(self, namespace: argparse.Namespace, words: list[str]) -> list[str]:
+        """Add words to the argument that takes any number, and return what is left: argparse ends it at an option."""
+        lists = [action for action in self._get_positional_actions() if action.nargs in ("*", "+")]
+        if not lists or any(word.startswith("-") and word != "-" for word in words):
+            return words
+        try:
+            more = [self._get_value(lists[0], word) for word in words]
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+        setattr(namespace, lists[0].dest, [*getattr(namespace, lists[0].dest), *more])
+        return []
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""

@@ -33,6 +33,8 @@ systems leave in folders (Thumbs.db, __MACOSX, ...) do not count; other files ar
 Pictures of more than 178956970 pixels are refused; the environment variable ELSA_MAX_IMAGE_PIXELS sets another limit.
 """
 
+LAST_SEED = 2**32 - 1  # that numpy takes
+
 DEFAULT = "(default: %(default)s)"
 
 
@@ -141,7 +143,7 @@ def add_basics(parser: Parser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**32 - 1),
+        type=number(int, 0, LAST_SEED),
         default=0,
         metavar="N",
         help="seed of the weights, the order and the augmentation of the images: on the same machine the same seed "
