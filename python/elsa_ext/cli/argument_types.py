@@ -48,14 +48,15 @@ class Parser(argparse.ArgumentParser):
     def take_more(self, namespace: argparse.Namespace, words: list[str]) -> list[str]:
         """Add words to the argument that takes any number, and return what is left: argparse ends it at an option."""
         lists = [action for action in self._get_positional_actions() if action.nargs in ("*", "+")]
-        if not lists or any(word.startswith("-") and word != "-" for word in words):
+        count = next((at for at, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
+        if not lists or not count:
             return words
         try:
-            more = [self._get_value(lists[0], word) for word in words]
+            more = [self._get_value(lists[0], word) for word in words[:count]]
         except argparse.ArgumentError as error:
             self.error(str(error))
         setattr(namespace, lists[0].dest, [*getattr(namespace, lists[0].dest), *more])
-        return []
+        return words[count:]
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
