@@ -1,6 +1,7 @@
 """What the options of ``elsa-ext train`` do to a training."""
 
 import argparse
+import copy
 import gzip
 import sys
 import types
@@ -18,6 +19,7 @@ from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train.loop import Training
 from elsa_ext.cli.train.pretrained import load_pretrained
 from elsa_ext.cli.train.report import Metrics
+from elsa_ext.models import convert
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -323,6 +325,28 @@ def test_weights_of_timm(tmp_path: Path) -> None:
         if torch.equal(after[name], before[name]) and not torch.equal(after[name], theirs.get(name, after[name] + 1))
     ]
     assert any(".attn." in name for name in kept) and "as they were before" in told
+
+
+def test_weights_of_timm_for_other_operators(tmp_path: Path) -> None:
+    """They are those of `convert`; what an operator has beside them stays as it was, and is named."""
+    shape = {"patch_size": 2, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2), "num_classes": 2}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, **shape)
+    nn.init.normal_(swin.layers[0].blocks[0].attn.relative_position_bias_table)
+    torch.save(swin.state_dict(), tmp_path / "swin.pth")
+    for spec, kept in (
+        ("qk+rb softmax window", ""),
+        ("qr none neighborhood", "r_key"),
+        ("rb none window heads=C", "r_bias"),
+    ):
+        model = timm.create_model("elsa_swin_micro", spec=spec, kernel_size=3, **shape)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        told = load_pretrained(model, str(tmp_path / "swin.pth"))
+        size = None if "window" in spec else 3
+        expected = convert(copy.deepcopy(swin), [0], to=spec, kernel_size=size).state_dict()
+        for name, tensor in model.state_dict().items():
+            stays = bool(kept) and name.endswith(kept)
+            torch.testing.assert_close(tensor, before[name] if stays else expected[name], rtol=0, atol=0)
+        assert told.endswith(f"; as they were before: layers.0.blocks.0.attn.{kept}" if kept else "swin.pth")
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
