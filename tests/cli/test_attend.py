@@ -216,6 +216,7 @@ def scene(spec: str, heads: int, pixels: list[tuple[int, int]], size: int = 12, 
         ("qk+rb softmax neighborhood border=mask mul", 8, 2),
         ("qk+rb filter neighborhood border=circular add", MOST_HEADS, 1),
         ("qk softmax neighborhood", 2, MOST_PIXELS),
+        ("qk softmax neighborhood", drawing.MOST_ACROSS + 1, 2),
     ],
 )
 def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int) -> None:
@@ -227,6 +228,7 @@ def test_no_text_is_on_another_or_on_a_panel(spec: str, heads: int, pixels: int)
         bars = [axes for axes in figure.axes if axes.get_ylabel()]
         panels = [("panel", axes.get_window_extent(renderer)) for axes in figure.axes if axes not in bars]
         panels += [("bar", axes.get_tightbbox(renderer)) for axes in bars]
+    assert figure.get_figwidth() < 18  # many heads are in several lines
     assert len(bars) == (2 if shown.channels else 1)
     assert len(panels) - len(bars) == pixels * (heads + 1 + 2 * len(shown.channels))
     marks = boxes + panels[-len(bars) :]

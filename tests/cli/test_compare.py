@@ -153,6 +153,8 @@ def test_other_options(compare: Command, whole: Path, arguments: list[str], part
         (["elsa", "--spec", "elsa"], ["unknown --spec"]),
         (["elsa", "--resume"], ["unknown --resume"]),
         (["elsa", "--seeds", "0"], ["--seeds", "'0'"]),
+        (["elsa", "--seeds", "1000000"], ["--seeds", "from 1 to 1000", "'1000000'"]),
+        (["elsa", "--seed", "4294967295"], ["--seeds 3 from --seed 4294967295 on go beyond 4294967295"]),
     ],
     ids=lambda value: " ".join(value),
 )

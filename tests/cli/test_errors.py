@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from elsa_ext.cli.parser import build_parser
 from PIL import Image
 
 from .conftest import Result, write_images
@@ -38,7 +39,11 @@ def assert_refused(result: Result, *parts: str) -> None:
         (["--lr", "nan"], ["--lr", "'nan'"]),
         (["--lr", "inf"], ["--lr", "'inf'"]),
         (["--weight-decay", "-0.1"], ["--weight-decay", "'-0.1'"]),
-        (["--seed", "4294967296"], ["--seed", "'4294967296'"]),
+        (["--lr", "1e300"], ["--lr", "a number <= 1e+15", "'1e300'"]),
+        (["--color-jitter", "1e300"], ["--color-jitter", "'1e300'"]),
+        (["--image-size", "9" * 400], ["--image-size", "a whole number <= 1e+15"]),
+        (["--seed", "4294967296"], ["--seed", "from 0 to 4294967295", "'4294967296'"]),
+        (["--workers", "100000"], ["--workers", "from 0 to 1024", "'100000'"]),
         (["--workers", "many"], ["--workers", "'many'"]),
         (["--image-size", "0"], ["--image-size", "'0'"]),
         (["--device", "toaster"], ["--device toaster"]),
@@ -64,6 +69,18 @@ def test_train_options(
     result = command("train", *arguments)
     assert_refused(result, "elsa-ext train: ", *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_between_what_may_be_many() -> None:
+    args = build_parser().parse_args(["compare", "elsa", "--limit", "5", "rb none window", "--json", "elsa"])
+    assert args.specs == ["hadamard softmax neighborhood add", "rb none window", "hadamard softmax neighborhood add"]
+    args = build_parser().parse_args(["classify", "x.pt", "a", "--top", "3", "-", "b"])
+    assert (args.checkpoint, args.images, args.top) == ("x.pt", ["a", "-", "b"], 3)
+
+
+def test_mistakes_between_what_may_be_many(command: Command) -> None:
+    assert_refused(command("compare", "elsa", "--limit", "5", "softmax"), "argument SPEC: a spec has terms")
+    assert_refused(command("classify", "a", "b", "--json", "c", "--topp", 3), "did you mean --top?")
 
 
 def test_commands(command: Command) -> None:
@@ -177,6 +194,42 @@ def test_checkpoint_of_another_model(command: Command, picture: Path, trained: P
     assert_refused(
         command("classify", tmp_path / "c.pt", picture), "c.pt", "are not those of elsa_swin_micro", "head.fc"
     )
+    torch.save({**content, "state_dict": {}}, tmp_path / "d.pt")
+    result = command("classify", tmp_path / "d.pt", picture)
+    assert_refused(result, "d.pt", "Missing key(s)", " …")
+    assert len(result.err) < 600
+
+
+def test_checkpoint_whose_fields_are_of_another_kind(
+    command: Command, picture: Path, trained: Path, tmp_path: Path
+) -> None:
+    content = torch.load(trained / "checkpoint.pt", weights_only=True)
+    del content["sha256"]
+    torch.save({**content, "classes": 2, "training": []}, tmp_path / "a.pt")
+    assert_refused(command("classify", tmp_path / "a.pt", picture), "a.pt", "classes, training in it are of another")
+
+
+def test_answers_that_are_not_finite(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:
+    """They are no JSON, and no accuracy can be told of them."""
+    content = torch.load(trained / "checkpoint.pt", weights_only=True)
+    del content["sha256"]
+    content["state_dict"]["head.fc.bias"].fill_(torch.nan)
+    torch.save(content, tmp_path / "a.pt")
+    for arguments in (("classify", tmp_path / "a.pt", picture), ("evaluate", tmp_path / "a.pt")):
+        result = command(*arguments, "--json")
+        assert result == (1, "", f"elsa-ext {arguments[0]}: the model's answers are not finite numbers\n")
+
+
+def test_pictures_take_the_place_of_nothing_that_is_read(command: Command, picture: Path, trained: Path) -> None:
+    before = picture.read_bytes()
+    result = command("attend", trained / "checkpoint.pt", picture, "--output", picture)
+    assert_refused(result, f"{picture} is one of the files that are read")
+    assert picture.read_bytes() == before
+
+
+def test_pictures_are_png(command: Command) -> None:
+    for arguments in ("attend a b --output x.pdf", "evaluate a --confusion x.jpg", "bench op --plot x.svg"):
+        assert_refused(command(*arguments.split()), "expected a name that ends in .png, got 'x.")
 
 
 def test_one_bad_image_among_good_ones(command: Command, picture: Path, trained: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_mistakes(command: Command, trained: Path, tmp_path: Path) -> None:
     assert_refused(
         command("export", checkpoint, "model.bin"), "model.bin ends in none of .pt, .ts, .pt2, .onnx: give --format"
     )
-    assert_refused(command("export", checkpoint, checkpoint), "is the checkpoint itself")
+    assert_refused(command("export", checkpoint, checkpoint), "is one of the files that are read, and would be lost")
     assert_refused(command("export", tmp_path / "no.pt", "a.ts"), f"no such file: {tmp_path}/no.pt")
     assert_refused(command("export", checkpoint, tmp_path / "no" / "a.ts"), f"{tmp_path}/no/a.ts: No such file")
     assert_refused(command("export", checkpoint, tmp_path, "--format", "aot"), f"{tmp_path}: Is a directory")

@@ -332,6 +332,13 @@ def test_large_picture_is_read_without_a_warning(tmp_path: Path) -> None:
     assert loaded.crop((0, 0, side, side)).size == (side, side)
 
 
+def test_no_picture_and_larger_than_the_memory(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CommandError, match=f"cannot read {tmp_path}/image as an image: it is damaged"):
+        load_image(tmp_path / "image")
+
+
 def test_faults_of_the_disk(tmp_path: Path) -> None:
     name = "x" * 300
     with pytest.raises(CommandError, match=f"cannot read {tmp_path}/{name}: File name too long"):

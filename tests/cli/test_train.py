@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.data.data_set import split
-from elsa_ext.cli.train.report import Metrics, draw_curves
+from elsa_ext.cli.train.report import Metrics, curves, draw_curves
 from PIL import Image
 
 from .conftest import Result, train_on, write_images
@@ -62,6 +62,14 @@ def test_curves_show_every_epoch(tmp_path: Path) -> None:
         drawn = (abs(pixels - colour) < 40).all(2).any(0)
         for half in (drawn[: width // 2], drawn[width // 2 :]):
             assert half.sum() > width / 4
+
+
+def test_legends_cover_no_curve() -> None:
+    figure = curves([Metrics(1, 2.38, 0.11, 2.3, 0.1, 3.0)])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None and legend.get_window_extent().y0 >= axes.bbox.y1
 
 
 def test_learns(trained: Path) -> None:
@@ -126,10 +134,19 @@ def test_default_run_folder(command: Command, tmp_path: Path, monkeypatch: pytes
     assert {file.name for file in run.iterdir()} == {"checkpoint.pt", "metrics.csv", "curves.png"}
 
 
+def test_last_step_that_has_gone_too_far(command: Command, tmp_path: Path) -> None:
+    """Every step has a finite loss before it, and the weights after the only one are nothing to keep."""
+    images = write_images(tmp_path / "images", "red tan", 2)
+    result = command("train", "--data", images, "--image-size", 8, "--lr", 1e15, "--output", tmp_path / "run")
+    assert result.code == 1
+    assert result.err == "elsa-ext train: the loss is no longer finite; try a lower --lr\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_loss_that_is_not_finite(command: Command, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", "red tan", 20)
     result = command(
-        "train", "--data", images, "--lr", 1e30, "--batch-size", 8, "--epochs", 3, "--output", tmp_path / "run"
+        "train", "--data", images, "--lr", 1e15, "--batch-size", 8, "--epochs", 3, "--output", tmp_path / "run"
     )
     assert result.code == 1
     assert result.err.rstrip().endswith("elsa-ext train: the loss is no longer finite; try a lower --lr")

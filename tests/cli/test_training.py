@@ -1,6 +1,7 @@
 """What the options of ``elsa-ext train`` do to a training."""
 
 import argparse
+import copy
 import gzip
 import sys
 import types
@@ -18,6 +19,7 @@ from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train.loop import Training
 from elsa_ext.cli.train.pretrained import load_pretrained
 from elsa_ext.cli.train.report import Metrics
+from elsa_ext.models import convert
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -81,10 +83,14 @@ def test_rise_and_fall_of_the_learning_rate() -> None:
     rates = steps(training("--epochs", 3, "--warmup-epochs", 1, "--warmup-lr", 0.01, "--min-lr", 0.02))
     assert rates[:3] == pytest.approx([0.01, 0.04, 0.07])
     assert rates[3:] == pytest.approx([0.02 + 0.8 * (rate - 0.0) for rate in cosine[3:]])
-    assert steps(training("--epochs", 1, images=8)) == pytest.approx([0.1])
     assert steps(training("--epochs", 10, images=16))[:3] == pytest.approx(
         [0.05, 0.075, 0.05 * (1 + np.cos(np.pi / 10))], rel=0.4
     )
+
+
+def test_single_step_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert steps(training("--epochs", 1, images=8)) == pytest.approx([0.1])
+    assert caplog.messages == []
 
 
 def test_parts_of_a_step_add_up() -> None:
@@ -202,6 +208,8 @@ def test_smoothing_and_mixing_change_the_loss() -> None:
         (["--freeze", "layer.0"], ["--freeze layer.0: the model has no module of this name; it has layers.0"]),
         (["--opt", "sgd", "--momentum", "0"], ["--opt sgd: Nesterov momentum requires a momentum"]),
         (["--freeze", "patch_embed", "layers", "norm", "head"], ["leaves nothing to train"]),
+        (["--min-lr", "1"], ["--min-lr 1 is above --lr 0.002, the highest"]),
+        (["--warmup-lr", "0.01"], ["--warmup-lr 0.01 is above --lr 0.002, the highest"]),
         (["--accumulate", "3"], ["--batch-size 32 is not a multiple of 3: --accumulate 3"]),
         (["--mixup", "0.8", "--batch-size", "9"], ["is not a multiple of 2: pairs of images"]),
         (["--parallel", "fsdp"], ["--parallel fsdp needs several processes: torchrun"]),
@@ -317,6 +325,28 @@ def test_weights_of_timm(tmp_path: Path) -> None:
         if torch.equal(after[name], before[name]) and not torch.equal(after[name], theirs.get(name, after[name] + 1))
     ]
     assert any(".attn." in name for name in kept) and "as they were before" in told
+
+
+def test_weights_of_timm_for_other_operators(tmp_path: Path) -> None:
+    """They are those of `convert`; what an operator has beside them stays as it was, and is named."""
+    shape = {"patch_size": 2, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2), "num_classes": 2}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, **shape)
+    nn.init.normal_(swin.layers[0].blocks[0].attn.relative_position_bias_table)
+    torch.save(swin.state_dict(), tmp_path / "swin.pth")
+    for spec, kept in (
+        ("qk+rb softmax window", ""),
+        ("qr none neighborhood", "r_key"),
+        ("rb none window heads=C", "r_bias"),
+    ):
+        model = timm.create_model("elsa_swin_micro", spec=spec, kernel_size=3, **shape)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        told = load_pretrained(model, str(tmp_path / "swin.pth"))
+        size = None if "window" in spec else 3
+        expected = convert(copy.deepcopy(swin), [0], to=spec, kernel_size=size).state_dict()
+        for name, tensor in model.state_dict().items():
+            stays = bool(kept) and name.endswith(kept)
+            torch.testing.assert_close(tensor, before[name] if stays else expected[name], rtol=0, atol=0)
+        assert told.endswith(f"; as they were before: layers.0.blocks.0.attn.{kept}" if kept else "swin.pth")
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:

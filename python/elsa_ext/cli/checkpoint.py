@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
@@ -37,6 +38,13 @@ class Checkpoint:
         content = {name: value for name, value in vars(self).items() if value is not None}
         content["sha256"] = checksum(content)
         write_whole(path, lambda file: torch.save(content, file))
+
+
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("model_kwargs", "input", "metrics", "state_dict"), dict),
+    **{"model": str, "classes": list, "epoch": int, "training": dict | None},
+}
+"""What each of the fields must be, as `isinstance` takes it."""
 
 
 def checksum(content: Any) -> str:
@@ -86,6 +94,9 @@ def load(path: str) -> Checkpoint:
     missing = [name for name in names if not isinstance(content, dict) or name not in content]
     if missing:
         raise CommandError(f"{path} was not written by elsa-ext train: it has no {', '.join(missing)}")
+    odd = [name for name, kind in KINDS.items() if not isinstance(content.get(name), kind)]
+    if odd:
+        raise CommandError(f"{path} was not written by elsa-ext train: {', '.join(odd)} in it are of another kind")
     expected = content.pop("sha256", None)
     # Checkpoints of before there was one hold nothing but the fields.
     if not content.keys() <= {*names, "training"} if expected is None else checksum(content) != expected:
@@ -107,7 +118,7 @@ def load_model(path: str) -> tuple[Checkpoint, nn.Module]:
     except CommandError as error:
         raise CommandError(f"{path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:
-        first = str(error).splitlines()[-1].strip()
+        first = textwrap.shorten(str(error).splitlines()[-1], 300, placeholder=" …")
         raise CommandError(f"the weights in {path} are not those of {checkpoint.model}: {first}") from error
     outputs = getattr(model, "num_classes", len(checkpoint.classes))
     if outputs != len(checkpoint.classes):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .errors import CommandError
+
 PARTS = ".elsa-ext-*.part"
 """Names of files that are not complete yet."""
 
@@ -54,6 +56,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 raise raw.failure
         os.replace(part, os.path.realpath(path))
     sync_folder(part.parent)
+
+
+def check_apart(output: Path, *inputs: str) -> None:
+    """Raise a ``CommandError`` if what is to be written would take the place of one of the files that are read."""
+    for name in inputs:
+        if output.is_file() and os.path.exists(name) and output.samefile(name):
+            raise CommandError(f"{output} is one of the files that are read, and would be lost")
 
 
 def check_writable(path: Path) -> None:

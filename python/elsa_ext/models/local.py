@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from timm.models import register_notrace_module
 from timm.models.swin_transformer import SwinTransformerBlock
-from torch import nn
+from torch import Tensor, nn
 
 from ..nn import LocalAttention, LocalAttentionBlock, LocalSpec
 from ._replace import SwinBlock, choose, in_place_of
@@ -66,22 +66,37 @@ def _local_block(block: Any, kernel_size: int | Sequence[int] | None, spec: Loca
         **options,
     )
     made.attn.proj = attn.proj
-    with torch.no_grad():
-        _take_projections(made.attn, attn, spec)
-        if "rb" in spec.terms and spec.norm == "softmax" and heads == attn.num_heads:
-            bias = relative_bias(attn.relative_position_bias_table, window, size)
-            if not spec.moves:  # the offsets of a neighbourhood, which are half as far
-                for axis, length in enumerate(size):
-                    bias = bias.narrow(axis + 1, length - 1 - length // 2, length)
-            made.attn.r_bias.copy_(bias)
+    found = weights_of_windows(made.attn, attn.qkv.weight, attn.qkv.bias, attn.relative_position_bias_table, window)
+    made.attn.load_state_dict(found, strict=False)
     return made
 
 
-def _take_projections(made: LocalAttention, attn: Any, spec: LocalSpec) -> None:
-    """Copy what there is of q, k and v; of "hadamard" v alone, whose q and k have other channels."""
+def weights_of_windows(
+    layer: LocalAttention, weight: Tensor, bias: Tensor | None, table: Tensor, window: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Return what a layer has of the weights of window attention: projections, and for a softmax the relative bias.
+
+    Of "hadamard" it is the projection of v alone, since its q and k have other channels.
+
+    Args:
+        layer: Whose weights these are to become.
+        weight: The projection to q, k and v.
+        bias: That of the projection.
+        table: timm's table of relative positions.
+        window: Its sides.
+    """
+    spec, size, found = LocalSpec.parse(layer.spec), tuple(layer.kernel_size), {}
     taken = [2] if spec.hadamard else [part for part, has in ((0, spec.has_query), (1, spec.has_key), (2, True)) if has]
-    channels = attn.proj.in_features
-    for ours, theirs in ((made.qkv.weight, attn.qkv.weight), (made.qkv.bias, attn.qkv.bias)):
+    for name, theirs in (("weight", weight), ("bias", bias)):
         if theirs is not None:
-            rows = torch.cat([theirs[part * channels : (part + 1) * channels] for part in taken])
-            ours[-rows.shape[0] :].copy_(rows)
+            parts = theirs.detach().chunk(3)
+            rows = torch.cat([parts[part] for part in taken])
+            others = getattr(layer.qkv, name).detach()[: -len(rows)]
+            found[f"qkv.{name}"] = torch.cat([others, rows.to(others)])
+    if "rb" in spec.terms and spec.norm == "softmax" and layer.heads == table.shape[1]:
+        relative = relative_bias(table.detach(), window, size)
+        if not spec.moves:  # the offsets of a neighbourhood, which are half as far
+            for axis, length in enumerate(size):
+                relative = relative.narrow(axis + 1, length - 1 - length // 2, length)
+        found["r_bias"] = relative
+    return found

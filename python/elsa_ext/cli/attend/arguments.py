@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..argument_types import Parser, add_checkpoint, given, number
+from ..argument_types import Parser, add_checkpoint, given, number, picture
 
 DESCRIPTION = """\
 Draw where a local layer of a model looks in an image: the weights of every head around some pixels, laid over the
@@ -58,9 +58,9 @@ def add_attend(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument(
         "--output",
-        type=lambda text: Path(given(text)),
+        type=lambda text: Path(picture(text)),
         default=Path("attend.png"),
-        metavar="FILE",
+        metavar="FILE.png",
         help="(default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print all numbers of the picture as JSON")

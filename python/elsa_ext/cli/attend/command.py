@@ -11,7 +11,7 @@ from ...nn import LocalWeights
 from ..checkpoint import load_model
 from ..data.images import load_image
 from ..errors import CommandError
-from ..files import check_writable
+from ..files import check_apart, check_writable
 from ..text import printable
 from .layers import describe, find_layers, look
 from .picture import draw
@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the picture, or list the layers."""
     listing = args.layer == "list"
     if not listing:
+        check_apart(args.output, args.checkpoint, args.image)
         check_writable(args.output)
     checkpoint, model = load_model(args.checkpoint)
     layers = find_layers(model)

@@ -1,5 +1,6 @@
 """The picture of ``elsa-ext attend``."""
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ LEFT, RIGHT, GAP, LINE = 1.15, 1.1, 0.07, 0.18
 NARROWEST = 7.4  # figure, for the title
 SMALLEST, LARGEST = 0.8, 2.0  # panel
 ACROSS = 13.0  # what panels become smaller to fit in
+MOST_ACROSS = 12  # heads side by side
 
 COVER = 0.75  # opacity of weights over the picture
 PALE = 0.4  # how dark that is under them
@@ -53,14 +55,15 @@ def draw(path: Path, scene: Scene) -> None:
 
 
 def figure_of(scene: Scene) -> Figure:
-    """Return a figure with a row for every pixel: its heads, and below all of these its filters."""
-    rows, columns, pairs = len(scene.sights), len(scene.heads) + 1, len(scene.channels)
-    side, small = panel(rows, columns), panel(rows, 2 * pairs)
-    across = max(columns * (side + GAP), pairs * (2 * small + 3 * GAP))
+    """Return a figure with a row for every pixel, or several of many heads, and below all of these its filters."""
+    rows, pairs = len(scene.sights), len(scene.channels)
+    lines = math.ceil(len(scene.heads) / MOST_ACROSS)
+    side, small = panel(rows * lines, heads_across(scene) + 1), panel(rows, 2 * pairs)
+    across = max((heads_across(scene) + 1) * (side + GAP), pairs * (2 * small + 3 * GAP))
     width = max(LEFT + across + RIGHT, NARROWEST)
     title, notes = title_of(scene, width), notes_of(scene, width)
     first = LINE * (len(title) + 2.5)
-    second = first + rows * (side + GAP) + 3.5 * LINE
+    second = first + rows * lines * (side + GAP) + (rows * lines - 1) * name_height(scene) + 3.5 * LINE
     end = second + rows * (small + GAP) if pairs else second - 3.5 * LINE
     height = end + LINE * (len(notes) + 1)
     sheet = Sheet(Figure(figsize=(width, height), dpi=120))
@@ -72,6 +75,16 @@ def figure_of(scene: Scene) -> Figure:
     if pairs:
         draw_filters(sheet, scene, small, second)
     return sheet.figure
+
+
+def heads_across(scene: Scene) -> int:
+    """Return how many heads are side by side: of many, as many in each line."""
+    return math.ceil(len(scene.heads) / math.ceil(len(scene.heads) / MOST_ACROSS))
+
+
+def name_height(scene: Scene) -> float:
+    """Return the space for names between lines of heads: one line's names are above all of its rows."""
+    return 1.2 * LINE if len(scene.heads) > MOST_ACROSS else 0.0
 
 
 def panel(rows: int, columns: int) -> float:
@@ -115,16 +128,22 @@ def draw_heads(sheet: Sheet, scene: Scene, side: float, top: float) -> None:
     laid = [[taps_of(scene, seen, weights) for weights in seen.weights] for seen in scene.sights]
     shown = [tap.weight for row in laid for taps in row for tap in taps]
     scale = scale_of(shown, scene.found.signed)
-    for column, name in enumerate(["picture", *(f"head {head}" for head in scene.heads)]):
-        sheet.write(name, LEFT + column * (side + GAP) + side / 2, top - 0.6 * LINE)
+    across, step = heads_across(scene), side + GAP
+    y = top
     for row, (seen, heads) in enumerate(zip(scene.sights, laid, strict=True)):
-        y = top + row * (side + GAP)
         label_row(sheet, seen, y + side / 2)
         draw_picture(sheet.axes(LEFT, y, side, side), scene, seen)
-        for column, taps in enumerate(heads, 1):
-            draw_weights(sheet.axes(LEFT + column * (side + GAP), y, side, side), scene, seen, taps, scale)
-    right = LEFT + (len(scene.heads) + 1) * (side + GAP) + 0.1
-    sheet.bar(scale, "weight", right, top, bar_height(len(scene.sights), side))
+        if row == 0:
+            sheet.write("picture", LEFT + side / 2, y - 0.6 * LINE)
+        for number, (head, taps) in enumerate(zip(scene.heads, heads, strict=True)):
+            x = LEFT + (number % across + 1) * step
+            if number and number % across == 0:
+                y += step + name_height(scene)
+            if row == 0 or name_height(scene):
+                sheet.write(f"head {head}", x + side / 2, y - 0.6 * LINE)
+            draw_weights(sheet.axes(x, y, side, side), scene, seen, taps, scale)
+        y += step + name_height(scene)
+    sheet.bar(scale, "weight", LEFT + (across + 1) * step + 0.1, top, bar_height(len(scene.sights), side))
 
 
 def draw_filters(sheet: Sheet, scene: Scene, side: float, top: float) -> None:

@@ -4,7 +4,7 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 
-from ..argument_types import Parser, given, number
+from ..argument_types import MOST_WORKERS, Parser, given, number, picture
 from .problem_elsa import MATRICES
 from .problem_family import MODULES
 from .problem_local import BIASES, BORDERS
@@ -257,7 +257,7 @@ def add_measurement(parser: argparse.ArgumentParser, subjects: Sequence[Subject]
     group.add_argument("--repeats", type=number(int, 1), default=20, metavar="N", help="rounds (default: %(default)s)")
     group.add_argument(
         "--threads",
-        type=number(int, 1),
+        type=number(int, 1, MOST_WORKERS),
         metavar="N",
         help="threads of torch (default: as many as torch takes by itself)",
     )
@@ -269,7 +269,9 @@ def add_measurement(parser: argparse.ArgumentParser, subjects: Sequence[Subject]
     results.add_argument(
         "--json", type=given, metavar="FILE", help="write what is measured, and on what machine, after every table"
     )
-    results.add_argument("--plot", type=given, metavar="FILE", help="draw times, floors and ratios as a PNG picture")
+    results.add_argument(
+        "--plot", type=picture, metavar="FILE.png", help="draw times, floors and ratios as a PNG picture"
+    )
     results.add_argument(
         "--compare",
         type=given,

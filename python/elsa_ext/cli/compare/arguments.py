@@ -80,7 +80,7 @@ def add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("--set", choices=tuple(SETS), help="specs that are compared as well: by what they differ in")
     parser.add_argument(
         "--seeds",
-        type=number(int, 1),
+        type=number(int, 1, 1000),
         default=3,
         metavar="N",
         help="runs of each, with seeds from --seed on (default: %(default)s)",

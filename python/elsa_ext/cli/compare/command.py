@@ -27,7 +27,7 @@ from ..errors import CommandError
 from ..files import write_whole
 from ..model import build_model, input_config
 from ..text import printable
-from ..train.arguments import RUNNING
+from ..train.arguments import LAST_SEED, RUNNING
 from ..train.command import model_arguments
 from ..train.command import run as train
 from ..train.loop import AMP, check_optimizer
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     specs = list(dict.fromkeys([*args.specs, *(SETS[args.set] if args.set else ())]))
     if not specs:
         raise CommandError('name what to compare, such as elsa "qk+rb softmax window", or a --set of specs')
+    if args.seed + args.seeds - 1 > LAST_SEED:
+        raise CommandError(f"--seeds {args.seeds} from --seed {args.seed} on go beyond {LAST_SEED}, the last there is")
     if dist.is_torchelastic_launched():
         raise CommandError("torchrun starts the processes of one run; runs that are compared have one process each")
     out = sys.stderr if args.json else sys.stdout

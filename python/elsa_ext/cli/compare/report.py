@@ -70,8 +70,8 @@ def table(results: Sequence[Result]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     seeds = len(results[0].accuracies)
-    spread = f"standard deviation over {seeds} seeds" if seeds > 1 else "one seed has no spread"
-    return "\n".join([*lines, f"accuracy on the test images after the last epoch, ± {spread}"])
+    spread = f", ± standard deviation over {seeds} seeds" if seeds > 1 else "; one seed has no spread"
+    return "\n".join([*lines, f"accuracy on the test images after the last epoch{spread}"])
 
 
 def write_csv(results: Sequence[Result]) -> str:

@@ -83,9 +83,9 @@ def read(path: str) -> Image.Image:
         raise
     except Exception:
         with open(path, "rb") as file:
-            content = file.read()
-        if not content.startswith(PNG):
-            raise
+            if file.read(len(PNG)) != PNG:  # whatever it is, it may be too large for the memory
+                raise
+            content = PNG + file.read()
         return decode(io.BytesIO(without_metadata(content)))
 
 

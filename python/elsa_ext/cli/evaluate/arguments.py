@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..argument_types import Parser, add_checkpoint, given, number
+from ..argument_types import MOST_WORKERS, Parser, add_checkpoint, given, number, picture
 
 DESCRIPTION = """\
 Tell how often a checkpoint is right: top-1 and top-5 accuracy, precision and recall of every class, the confusion
@@ -37,7 +37,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="FOLDER",
         help="images of the same classes: a folder, digits, or fashion-mnist (default: what the training had)",
     )
-    parser.add_argument("--confusion", type=given, metavar="FILE.png", help="draw the confusion matrix")
+    parser.add_argument("--confusion", type=picture, metavar="FILE.png", help="draw the confusion matrix")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document, confusion matrix included, and nothing else"
     )
@@ -57,7 +57,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument(
         "--workers",
-        type=number(int, 0),
+        type=number(int, 0, MOST_WORKERS),
         default=0,
         metavar="N",
         help="processes that load images beside the model; 0 loads them in between (default: %(default)s)",

@@ -19,7 +19,7 @@ from ..checkpoint import Checkpoint, load_model
 from ..data.data_set import Images
 from ..device import find_device
 from ..errors import CommandError
-from ..files import check_writable
+from ..files import check_apart, check_writable
 from ..predict import answer
 from ..text import printable, three_digits
 from ..train.loop import AMP, explained, shared_flag
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint, model = load_model(args.checkpoint)
     device = find_device(args.device)
     if args.confusion is not None:
+        check_apart(Path(args.confusion), args.checkpoint)
         check_writable(Path(args.confusion))
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         images, source = find_images(checkpoint, args.checkpoint, args.data)

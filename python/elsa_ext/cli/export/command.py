@@ -19,7 +19,7 @@ import elsa_ext
 
 from ..checkpoint import Checkpoint, load_model
 from ..errors import CommandError, CommandFailed
-from ..files import check_writable, write_whole
+from ..files import check_apart, check_writable, write_whole
 from ..text import printable
 from .arguments import AOT, FORMATS, ONNX, TORCHSCRIPT, export_format
 
@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     with set_scriptable(form == TORCHSCRIPT):
         checkpoint, model = load_model(args.checkpoint)
-    if output.exists() and output.samefile(args.checkpoint):
-        raise CommandError(f"{output} is the checkpoint itself")
+    check_apart(output, args.checkpoint)
     check_writable(output)
     with tempfile.TemporaryDirectory(prefix="elsa-ext-") as folder, quiet():
         path = Path(folder, f"model{suffix(form)}")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..argument_types import Parser, given, number, spec
+from ..argument_types import MOST_WORKERS, Parser, given, number, spec
 from .recipe import RECIPES, recipe_arguments
 
 DESCRIPTION = """\
@@ -32,6 +32,8 @@ Images are the files of all formats that Pillow reads, in folders of any depth. 
 systems leave in folders (Thumbs.db, __MACOSX, ...) do not count; other files are left out, and counted in the output.
 Pictures of more than 178956970 pixels are refused; the environment variable ELSA_MAX_IMAGE_PIXELS sets another limit.
 """
+
+LAST_SEED = 2**32 - 1  # that numpy takes
 
 DEFAULT = "(default: %(default)s)"
 
@@ -88,7 +90,10 @@ def add_run(parser: Parser) -> None:
 def add_basics(parser: Parser) -> None:
     """Add what is trained, on what and for how long."""
     parser.add_argument(
-        "--data", type=given, metavar="FOLDER", help="folder of images, see below (default: the digits)"
+        "--data",
+        type=given,
+        metavar="FOLDER",
+        help="folder of images, see below, or fashion-mnist (default: the digits)",
     )
     parser.add_argument(
         "--model",
@@ -138,7 +143,7 @@ def add_basics(parser: Parser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**32 - 1),
+        type=number(int, 0, LAST_SEED),
         default=0,
         metavar="N",
         help="seed of the weights, the order and the augmentation of the images: on the same machine the same seed "
@@ -253,7 +258,7 @@ def add_running(parser: "argparse._ArgumentGroup") -> None:
     )
     parser.add_argument(
         "--workers",
-        type=number(int, 0),
+        type=number(int, 0, MOST_WORKERS),
         default=0,
         metavar="N",
         help=f"processes that load images beside the training; 0 loads them in between {DEFAULT}",

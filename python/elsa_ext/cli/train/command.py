@@ -122,7 +122,8 @@ def describe(model: nn.Module, name: str, config: dict[str, Any]) -> str:
 
 def describe_device(device: torch.device, processes: Processes, parallel: str) -> str:
     """Return what the training runs on."""
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
     return f"{device}{threads}" + (f", {processes.count} processes, {parallel}" if processes.launched else "")
 
 

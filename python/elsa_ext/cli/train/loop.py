@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import time
 import types
@@ -88,11 +89,13 @@ class Training:
                 f"{len(self.data.train)} images are too few for steps of --batch-size {args.batch_size} in "
                 f"{self.train_batches.shares} batches"
             )
+        check_rates(args)
         self.optimizer = create_optimizer(args, self.model)
-        rise = warmup_steps(args.epochs * self.steps, self.steps, args.warmup_epochs)
+        total = args.epochs * self.steps
+        rise = warmup_steps(total, self.steps, args.warmup_epochs)
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            args.epochs * self.steps,
+            max(2, total),  # timm warns of a single step, which has the same rate either way
             lr_min=args.min_lr,
             warmup_t=rise,
             warmup_lr_init=args.lr / max(1, rise) if args.warmup_lr is None else args.warmup_lr,
@@ -194,8 +197,7 @@ class Training:
         with self.autocast():
             logits = forward(self.parallel, images)
             loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-        if not loss.isfinite():
-            raise CommandFailed("the loss is no longer finite; try a lower --lr")
+        check_finite(loss.item())
         # Gradients are means over processes; those of the step's mean loss are wanted.
         self.scaler.scale(loss * (self.processes.count / size)).backward()
         return [loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)]
@@ -231,6 +233,7 @@ class Training:
             self.raise_signal([interrupt, terminate, hang_up])
         if not sums[2]:
             raise CommandError(f"none of the test images can be read: {min(self.skipped)}")
+        check_finite(sums[0])  # the last step of the epoch may be the one that has gone too far
         return sums[0] / sums[2], sums[1] / sums[2]
 
     def take(self, batch: tuple[Tensor, Tensor, list[str]]) -> tuple[Tensor, Tensor]:
@@ -287,6 +290,12 @@ def shared_flag(workers: int) -> SharedFlag:
     return multiprocessing.RawValue("b", 0) if workers else types.SimpleNamespace(value=0)
 
 
+def check_finite(loss: float) -> None:
+    """Raise a ``CommandFailed`` if the training has diverged."""
+    if not math.isfinite(loss):
+        raise CommandFailed("the loss is no longer finite; try a lower --lr")
+
+
 def forward(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits of images, or raise a ``CommandError`` if the model cannot take so few of them."""
     try:
@@ -321,6 +330,13 @@ def create_optimizer(args: argparse.Namespace, model: nn.Module) -> torch.optim.
         return create_optimizer_v2(model, args.opt, **options, layer_decay=args.layer_decay)
     except (ValueError, AssertionError, ImportError, RuntimeError) as error:  # of options that do not go together
         raise CommandError(f"--opt {args.opt}: {error}") from error
+
+
+def check_rates(args: argparse.Namespace) -> None:
+    """Raise a ``CommandError`` if the learning rate would not rise to ``--lr`` and fall from it."""
+    for flag, rate in (("--min-lr", args.min_lr), ("--warmup-lr", args.warmup_lr)):
+        if rate is not None and rate > args.lr:
+            raise CommandError(f"{flag} {rate:g} is above --lr {args.lr:g}, the highest learning rate")
 
 
 def check_optimizer(name: str) -> None:

@@ -54,13 +54,12 @@ def curves(rows: Sequence[Metrics]) -> Figure:
     for axes, what, style in ((loss, "loss", ".4f"), (accuracy, "accuracy", ".2%")):
         for split in ("train", "test"):
             values = [getattr(row, f"{split}_{what}") for row in rows]
-            axes.plot(epochs, values, marker=".", label=f"{split}, {values[-1]:{style}} at the end")
+            axes.plot(epochs, values, marker=".", clip_on=False, label=f"{split}, {values[-1]:{style}} at the end")
         axes.set(xlabel="epoch", ylabel=what, xlim=(0.5, len(rows) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # above what it explains
     loss.set_ylim(bottom=0)
-    loss.legend(loc="upper right")
     accuracy.set_ylim(0, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    accuracy.legend(loc="lower right")
     return figure
