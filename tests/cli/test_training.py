@@ -15,7 +15,7 @@ import torch
 from elsa_ext.cli.checkpoint import load
 from elsa_ext.cli.data.data_set import Data, Images
 from elsa_ext.cli.parser import build_parser
-from elsa_ext.cli.train.loop import Training
+from elsa_ext.cli.train.loop import Progress, Training
 from elsa_ext.cli.train.pretrained import load_pretrained
 from elsa_ext.cli.train.report import Metrics
 from torch import Tensor, nn
@@ -99,9 +99,11 @@ def test_parts_of_a_step_add_up() -> None:
         torch.testing.assert_close(weight, expected_weight)
 
 
-def test_clipped_gradients() -> None:
+@pytest.mark.parametrize("amp", [(), ("--amp", "fp16")], ids=str)
+def test_clipped_gradients(amp: tuple[str, ...]) -> None:
+    """By their own length, not by that of scaled ones."""
     moved = []
-    for words in ((), ("--clip-grad", 1e-3)):
+    for words in (amp, (*amp, "--clip-grad", 1e-3)):
         found = training("--opt", "momentum", "--momentum", 0, "--weight-decay", 0, "--epochs", 1, *words, images=8)
         before = [weight.detach().clone() for weight in found.model.parameters()]
         list(found.epochs())
@@ -174,6 +176,21 @@ def test_frozen_modules() -> None:
     assert not found.model.noise.training  # type: ignore[union-attr]
 
 
+def test_options_of_the_optimizer() -> None:
+    """All matrices decay, and no bias."""
+    found = training("--opt", "momentum", "--momentum", 0.3, "--weight-decay", 0.5)
+    for group in found.optimizer.param_groups:
+        assert group["momentum"] == 0.3
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.5 if parameter.ndim > 1 else 0.0)
+
+
+def test_row_of_an_epoch() -> None:
+    found = training()
+    found.progress = Progress(2, 3, loss=6.0, right=3.0, images=4.0, seconds=2.0, learning_rate=0.1)
+    assert found.row(0.5, 0.25, test_seconds=3.0) == Metrics(2, 1.5, 0.75, 0.5, 0.25, 5.0, 0.1, 2.0)
+
+
 def test_layer_decay() -> None:
     found = training(
         "--layer-decay", 0.5, "--opt", "momentum", "--momentum", 0, "--weight-decay", 0, "--epochs", 1, images=8
@@ -193,6 +210,16 @@ def test_smoothing_and_mixing_change_the_loss() -> None:
         mixed = curve("--lr", 1e-9, flag, 1)
         assert mixed[0].train_loss != pytest.approx(plain[0].train_loss, rel=1e-3)
         assert mixed[0].test_loss == pytest.approx(plain[0].test_loss, rel=1e-4)
+
+
+def test_labels_are_smoothed_once() -> None:
+    """With this alpha every image is mixed with nothing, or is another one."""
+    losses = []
+    for words in ((), ("--mixup", 1e-3)):
+        found = training("--lr", 1e-9, "--smoothing", 0.5, *words)
+        found.model.noise.p = 0.0  # type: ignore[union-attr, assignment]
+        losses.append(next(found.epochs()).train_loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
