@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
@@ -16,6 +18,7 @@ from elsa_ext.cli.signals import STOPPING
 from elsa_ext.cli.train import resume, run_folder
 from elsa_ext.cli.train.loop import Training
 from elsa_ext.cli.train.run_folder import RunFolder
+from elsa_ext.cli.train.state import generators, set_generators
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
@@ -190,6 +193,16 @@ def test_killed_at_random(images: Path) -> None:
     for number in range(codes.count(0)):
         assert_same(Path(f"run{number}"), Path("whole"))
         assert not list(Path(f"run{number}").glob(".*"))
+
+
+def test_all_generators_go_on() -> None:
+    def draw() -> list[float]:
+        return [random.random(), np.random.rand(), float(torch.rand(()))]
+
+    state = generators(torch.device("cpu"))
+    expected = draw()
+    set_generators(state, torch.device("cpu"))
+    assert draw() == expected
 
 
 def test_killed_before_the_first_epoch(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

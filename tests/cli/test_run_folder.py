@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from elsa_ext.cli.errors import CommandError
+from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train import run_folder
+from elsa_ext.cli.train.command import open_folder
+from elsa_ext.cli.train.processes import Processes
 from elsa_ext.cli.train.run_folder import RunFolder, new_run
 
 from .conftest import Result, limit_of_file_size, write_images
@@ -136,6 +139,15 @@ def test_interrupted_start() -> None:
         assert os.listdir("run") == ["metrics.csv"]
         raise KeyboardInterrupt
     assert os.listdir(".") == []
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_one_process_of_all_machines_writes(local_rank: int) -> None:
+    args = build_parser().parse_args(["train", "--output", "run"])
+    with open_folder(args, "x", Processes(rank=1, count=2, local_rank=local_rank)) as folder:
+        assert folder is None and os.listdir(".") == []
+    with open_folder(args, "x", Processes(count=2)) as folder:
+        assert folder is not None and os.listdir("run") == ["metrics.csv"]
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ö" * 127, os.fsdecode(b"\xe9" * 255)], ids=lambda name: name[:1])
