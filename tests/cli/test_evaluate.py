@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.checkpoint import load, load_model
+from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
 from elsa_ext.cli.data import data_set
 from elsa_ext.cli.data.images import load_image
 from elsa_ext.cli.evaluate.command import Evaluation
 from elsa_ext.cli.evaluate.confusion import draw_confusion, picture
+from elsa_ext.cli.evaluate.images import drawn_again
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_transform
@@ -112,6 +113,18 @@ def test_images_of_the_training_are_known_again_elsewhere(command: Command, hard
     assert (facts["images"], facts["top1"]) == (15, trained["test_accuracy"])
     (tmp_path / "moved" / "red" / "0.png").unlink()
     assert evaluated(command, hard / "run" / "checkpoint.pt", "--data", tmp_path / "moved")["images"] == 74
+
+
+@pytest.mark.parametrize("options", [{"seed": 3}, {"seed": 3, "limit": None}, {"seed": 3, "limit": 2}], ids=str)
+def test_images_that_were_not_trained_on(options: dict[str, Any]) -> None:
+    """Also of a training on a few of each class: what it has left out is not tested on either."""
+    files = [(f"{number}.png", number % 2) for number in range(20)]
+    train, test = data_set.split([label for _, label in files], 3)
+    count = len(train) if options.get("limit") is None else 4
+    training = {"options": options, "images": [count, len(test)]}
+    checkpoint = Checkpoint("m", {}, ["a", "b"], {}, 1, {}, {}, training)
+    assert drawn_again(checkpoint, files) == [files[index] for index in test]
+    assert drawn_again(checkpoint, files[:10]) is None
 
 
 @pytest.mark.thorough
