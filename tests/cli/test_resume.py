@@ -264,7 +264,19 @@ def test_refused(command: Command, stopped: Path, arguments: list[str], parts: l
 def test_spec_and_limit(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another operator in place of ELSA, and fewer images, of a run that goes on, and of its checkpoint."""
     small = ("train", "--data", images, "--image-size", 8, "--epochs", 1, "--batch-size", 4)
-    arguments = (*small, "--spec", "rb none  neighborhood heads=C", "--kernel-size", 3, "--limit", 6, "--output", "run")
+    arguments = (
+        *small,
+        "--spec",
+        "rb none  neighborhood heads=C",
+        "--kernel-size",
+        3,
+        "--limit",
+        6,
+        "--drop-path",
+        0.3,
+        "--output",
+        "run",
+    )
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         assert command(*arguments).code == 143
@@ -273,6 +285,7 @@ def test_spec_and_limit(command: Command, images: Path, monkeypatch: pytest.Monk
     assert "elsa_swin_micro, rb none neighborhood heads=C: 0." in result.out
     checkpoint, model = load_model("run/checkpoint.pt")
     assert checkpoint.model_kwargs["spec"] == "rb none neighborhood heads=C"
+    assert checkpoint.model_kwargs["drop_path_rate"] == 0.3
     assert [list(layer.r_bias.shape[1:]) for layer in model.modules() if hasattr(layer, "r_bias")] == [[3, 3]] * 3
     assert command("classify", "run/checkpoint.pt", images / "red" / "0.png").code == 0
     again = command("train", "--resume", "run", "--spec", "elsa")

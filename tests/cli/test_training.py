@@ -13,7 +13,9 @@ import pytest
 import timm
 import torch
 from elsa_ext.cli.checkpoint import load
+from elsa_ext.cli.data import data_set
 from elsa_ext.cli.data.data_set import Data, Images
+from elsa_ext.cli.data.idx import read_idx
 from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train.loop import Progress, Training
 from elsa_ext.cli.train.pretrained import load_pretrained
@@ -373,6 +375,23 @@ def write_idx(folder: Path, count: int, zipped: bool, labels: int = 10) -> Path:
         for name, content in files.items():
             (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
     return folder
+
+
+def test_every_image_has_its_label(tmp_path: Path) -> None:
+    train, test = read_idx(write_idx(tmp_path, 20, True))
+    noise = np.random.default_rng(0)
+    for found, count in ((train, 20), (test, 10)):
+        assert np.array_equal([pixels for pixels, _ in found], noise.integers(0, 256, (count, 28, 28), np.uint8))
+        assert [label for _, label in found] == [number % 10 for number in range(count)]
+
+
+@pytest.mark.parametrize(("name", "sides"), [("mnist", {True}), ("fashion", {True, False})])
+def test_clothes_alone_are_mirrored(name: str, sides: set[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[:, :14] = 255
+    monkeypatch.setattr(data_set, "read_idx", lambda _: ([(pixels, 0)], [(pixels, 0)]))
+    data = data_set.idx(Path(name), {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1)})
+    assert {bool(data.train[0][0][..., :4].mean() > 0.5) for _ in range(20)} == sides
 
 
 @pytest.mark.parametrize("zipped", [True, False])
