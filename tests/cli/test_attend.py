@@ -13,8 +13,9 @@ import pytest
 import timm
 import torch
 from elsa_ext.cli.attend import picture as drawing
+from elsa_ext.cli.attend import scene as choosing
 from elsa_ext.cli.attend.arguments import MOST_HEADS, MOST_PIXELS
-from elsa_ext.cli.attend.layers import find_layers, look
+from elsa_ext.cli.attend.layers import find_layers, inputs_of, look
 from elsa_ext.cli.attend.scene import Scene, Sight, most_changed, scene_of, sight
 from elsa_ext.cli.checkpoint import Checkpoint, load_model
 from elsa_ext.cli.data.images import load_image
@@ -182,13 +183,14 @@ def test_shifted_windows_that_timm_fills_up() -> None:
         look(model, images, {"second": layers["layers.0.blocks.1.attn"]})
 
 
-def test_channels_that_change_most() -> None:
+def test_channels_that_change_most(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = ELSA(8, 2, group_width=4, kernel_size=3, lam=0)
     nn.init.zeros_(layer.ghost_head)
     with torch.no_grad():
         layer.ghost_head[0, [1, 6], 2, 0] = torch.tensor([-3.0, 2.0])
         found = attention_weights(layer, torch.randn(1, 5, 5, 8))
-    assert {1, 6} <= {*most_changed([found.at(2, 2)])}
+    monkeypatch.setattr(choosing, "CHANGED", 2)
+    assert most_changed([found.at(2, 2)]) == [1, 6]
     seen = sight((2, 2), (2, 2), found.at(2, 2), [0], [1])
     assert (seen.after - seen.before)[0, 2, 0] == pytest.approx(-3, abs=1e-6)
 
@@ -311,20 +313,40 @@ def test_weights_and_filters_are_those_of_their_panels() -> None:
     assert {"channel 1 (head 0)", "channel 2 (head 1)"} < {*texts}
 
 
-def test_picture_and_cells_of_a_padded_map() -> None:
-    """Seven cells of two pixels cover thirteen; the picture is as it was before it was normalised."""
-    layer, expected = LocalAttention(4, "qk softmax neighborhood", kernel_size=3, heads=2).eval(), torch.rand(3, 13, 13)
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+@pytest.mark.parametrize(
+    ("size", "length", "layer", "cells"),
+    [
+        (13, 7, LocalAttention(4, "qk softmax neighborhood", kernel_size=3, heads=2), (1, 4)),  # padded by a pixel
+        (16, 8, ELSA(4, 2, group_width=2, kernel_size=3, stride=2), (1, 3)),
+    ],
+    ids=["padded", "stride"],
+)
+def test_picture_and_cells(size: int, length: int, layer: nn.Module, cells: tuple[int, int]) -> None:
+    """The picture is as it was before it was normalised, and a pixel's cell is one of those that the layer makes."""
+    expected, mean, std = torch.rand(3, size, size), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     images = (expected[None] - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     with torch.no_grad():
-        found = attention_weights(layer, torch.randn(1, 7, 7, 4))
+        found = attention_weights(layer.eval(), torch.randn(1, length, length, 4))
     checkpoint = Checkpoint("m", {}, [], {"mean": mean, "std": std}, 1, {}, {})
-    args = argparse.Namespace(at=None, grid=2, heads=[1], channels=None)
+    args = argparse.Namespace(at=None, grid=2, heads=None, channels=None)
     shown = scene_of(checkpoint, "attn", layer, found, images, args)
     torch.testing.assert_close(torch.from_numpy(shown.picture), expected.permute(1, 2, 0))
-    pixels, cells = itertools.product((3, 9), repeat=2), itertools.product((1, 4), repeat=2)
-    assert [(seen.pixel, seen.cell) for seen in shown.sights] == [*zip(pixels, cells, strict=True)]
-    assert np.array_equal(shown.sights[0].weights[0], found.weights[0, 1, :, 1, 1].unflatten(0, found.kernel_size))
+    assert [seen.pixel for seen in shown.sights] == [*itertools.product((size // 4, 3 * size // 4), repeat=2)]
+    assert [seen.cell for seen in shown.sights] == [*itertools.product(cells, repeat=2)]
+
+
+def test_first_call_of_a_layer_counts() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.layer(images)
+            return self.layer(images.zero_())
+
+    model, images = Twice(), torch.ones(2, 3)
+    assert torch.equal(inputs_of(model, images, [model.layer])[model.layer], torch.ones(2, 3))
 
 
 def test_signed_weights_have_white_at_0() -> None:
