@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.data.data_set import split
-from elsa_ext.cli.train.report import Metrics, draw_curves
+from elsa_ext.cli.train.report import Metrics, curves, draw_curves
 from PIL import Image
 
 from .conftest import Result, train_on, write_images
@@ -62,6 +62,14 @@ def test_curves_show_every_epoch(tmp_path: Path) -> None:
         drawn = (abs(pixels - colour) < 40).all(2).any(0)
         for half in (drawn[: width // 2], drawn[width // 2 :]):
             assert half.sum() > width / 4
+
+
+def test_curves_are_those_of_the_rows() -> None:
+    rows = [Metrics(1, 2.0, 0.1, 3.0, 0.2, 1.0), Metrics(2, 1.0, 0.3, 1.5, 0.25, 1.0)]
+    loss, accuracy = curves(rows).axes
+    assert [line.get_xydata().tolist() for line in loss.lines] == [[[1, 2], [2, 1]], [[1, 3], [2, 1.5]]]
+    assert [line.get_xydata().tolist() for line in accuracy.lines] == [[[1, 0.1], [2, 0.3]], [[1, 0.2], [2, 0.25]]]
+    assert [line.get_label() for line in loss.lines] == ["train, 1.0000 at the end", "test, 1.5000 at the end"]
 
 
 def test_learns(trained: Path) -> None:

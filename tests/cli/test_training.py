@@ -18,8 +18,9 @@ from elsa_ext.cli.data.data_set import Data, Images
 from elsa_ext.cli.data.idx import read_idx
 from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train.loop import Progress, Training
-from elsa_ext.cli.train.pretrained import load_pretrained
+from elsa_ext.cli.train.pretrained import load_pretrained, renamed
 from elsa_ext.cli.train.report import Metrics
+from models.test_checkpoint import official_state_dict, small_model
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -346,6 +347,22 @@ def test_weights_of_timm(tmp_path: Path) -> None:
         if torch.equal(after[name], before[name]) and not torch.equal(after[name], theirs.get(name, after[name] + 1))
     ]
     assert any(".attn." in name for name in kept) and "as they were before" in told
+
+
+def test_official_weights(tmp_path: Path) -> None:
+    source, model = small_model(), small_model()
+    torch.save(official_state_dict(source), tmp_path / "official.pth")
+    assert " as they were before" not in load_pretrained(model, str(tmp_path / "official.pth"))
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_position_embeddings_of_another_size() -> None:
+    model = nn.Module()
+    model.pos_embed = nn.Parameter(torch.zeros(1, 4, 6, 8))
+    embeddings = torch.randn(1, 1, 1, 8)
+    found = renamed(model, {"pos_embed": embeddings})["pos_embed"]
+    torch.testing.assert_close(found, embeddings.expand(1, 4, 6, 8))
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
