@@ -13,10 +13,12 @@ from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train import run_folder
 from elsa_ext.cli.train.command import open_folder
 from elsa_ext.cli.train.processes import Processes
+from elsa_ext.cli.train.report import Metrics
 from elsa_ext.cli.train.run_folder import RunFolder, new_run
 
 from .conftest import Result, limit_of_file_size, write_images
 from .test_errors import assert_refused
+from .test_train import metrics
 
 Command = Callable[..., Result]
 
@@ -163,6 +165,14 @@ def test_full_disk(command: Command, images: Path) -> None:
     assert os.listdir(".") == []
 
 
+def test_full_disk_while_metrics_are_written() -> None:
+    folder, rows = RunFolder("run", "x"), [Metrics(epoch, 1.0, 0.5, 1.0, 0.5, 1.0) for epoch in range(1, 100)]
+    folder.write_metrics(rows[:1])
+    with limit_of_file_size(1000), pytest.raises(OSError, match="too large"):
+        folder.write_metrics(rows)
+    assert [row["epoch"] for row in metrics(Path("run"))] == ["1"]
+
+
 @pytest.mark.parametrize("failing", ["write_metrics", "add_curves"])
 def test_full_disk_after_the_checkpoint(
     command: Command, images: Path, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -196,6 +206,7 @@ def test_full_disk_later(command: Command, images: Path, monkeypatch: pytest.Mon
     assert result.code == 1
     assert result.err.startswith("elsa-ext train: run/checkpoint.pt: File too large; what was written before is still")
     assert "after epoch 1," in result.out
+    assert [row["epoch"] for row in metrics(Path("run"))] == ["1"]
     assert sorted(os.listdir("run")) == ["checkpoint.pt", "curves.png", "metrics.csv"]
     assert command("classify", "run/checkpoint.pt", images / "red" / "0.png").code == 0
     done.clear()

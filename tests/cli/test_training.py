@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -316,10 +317,11 @@ def test_nothing_but_bad_images(command: Command, tmp_path: Path, part: str) -> 
 
 
 def test_weights_of_a_run(command: Command, trained: Path, tmp_path: Path) -> None:
-    """All of them for the same classes, all but the classifier for others."""
+    """All but the classifier for other classes; to go on with the run needs the file no more."""
+    shutil.copy(trained / "checkpoint.pt", tmp_path / "first.pt")
     images = write_images(tmp_path / "images", "red tan lime", 2)
     run = tmp_path / "run"
-    arguments = ("--image-size", 32, "--lr", 1e-12, "--epochs", 1, "--pretrained", trained / "checkpoint.pt")
+    arguments = ("--image-size", 32, "--lr", 1e-12, "--epochs", 1, "--pretrained", tmp_path / "first.pt")
     result = command("train", "--data", images, *arguments, "--output", run)
     assert result.code == 0
     assert "as they were before: head.fc.weight, head.fc.bias" in result.out
@@ -327,6 +329,8 @@ def test_weights_of_a_run(command: Command, trained: Path, tmp_path: Path) -> No
     for name, tensor in expected.items():
         if not name.startswith("head."):
             torch.testing.assert_close(found[name], tensor)
+    (tmp_path / "first.pt").unlink()
+    assert command("train", "--resume", run).code == 0
 
 
 def test_weights_of_timm(tmp_path: Path) -> None:
