@@ -1,22 +1,27 @@
 """``elsa-ext attend``: the numbers are those of the layer, the picture can be read, and mistakes are told."""
 
+import argparse
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from elsa_ext.cli.attend import picture as drawing
+from elsa_ext.cli.attend import scene as choosing
 from elsa_ext.cli.attend.arguments import MOST_HEADS, MOST_PIXELS
-from elsa_ext.cli.attend.layers import find_layers, look
-from elsa_ext.cli.attend.scene import Scene, Sight, most_changed, sight
+from elsa_ext.cli.attend.layers import find_layers, inputs_of, look
+from elsa_ext.cli.attend.scene import Scene, Sight, most_changed, scene_of, sight
 from elsa_ext.cli.checkpoint import Checkpoint, load_model
 from elsa_ext.cli.data.images import load_image
 from elsa_ext.nn import ELSA, LocalAttention, attention_weights
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
@@ -178,13 +183,14 @@ def test_shifted_windows_that_timm_fills_up() -> None:
         look(model, images, {"second": layers["layers.0.blocks.1.attn"]})
 
 
-def test_channels_that_change_most() -> None:
+def test_channels_that_change_most(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = ELSA(8, 2, group_width=4, kernel_size=3, lam=0)
     nn.init.zeros_(layer.ghost_head)
     with torch.no_grad():
         layer.ghost_head[0, [1, 6], 2, 0] = torch.tensor([-3.0, 2.0])
         found = attention_weights(layer, torch.randn(1, 5, 5, 8))
-    assert {1, 6} <= {*most_changed([found.at(2, 2)])}
+    monkeypatch.setattr(choosing, "CHANGED", 2)
+    assert most_changed([found.at(2, 2)]) == [1, 6]
     seen = sight((2, 2), (2, 2), found.at(2, 2), [0], [1])
     assert (seen.after - seen.before)[0, 2, 0] == pytest.approx(-3, abs=1e-6)
 
@@ -266,6 +272,83 @@ def test_taps_at_one_place_are_added_up() -> None:
     assert sum(tap.weight for tap in taps) == pytest.approx(seen.weights[0].sum(), abs=1e-5)
     corner = [tap.weight for tap in taps if (tap.row, tap.column) == (1, 1)]
     assert corner == [pytest.approx(seen.weights[0][[0, 0, 3, 3], [0, 3, 0, 3]].sum())]
+
+
+def corners(collection: Any) -> list[tuple[float, float]]:
+    """The upper left corner, as column and row, of every cell."""
+    return [(box.x0, box.y0) for box in (path.get_extents() for path in collection.get_paths())]
+
+
+@pytest.mark.thorough
+def test_everything_lies_where_it_is_in_the_picture() -> None:
+    """The cell 0, 5, which looks at the rows 0 to 2 and the columns 3 to 7 of 2 x 2 pixels: white ones here."""
+    shown = scene("qk softmax neighborhood border=mask", 1, [(0, 10)])
+    [seen] = shown.sights
+    taps = drawing.taps_of(shown, seen, seen.weights[0])
+    shown.picture[:] = 0
+    shown.picture[:6, 6:16] = 1
+    picture, weights = Figure().subplots(1, 2)
+    drawing.draw_picture(picture, shown, seen)
+    drawing.draw_weights(weights, shown, seen, taps, drawing.scale_of([1.0], False))
+    for axes in (picture, weights):
+        [image], places = axes.images, corners(axes.collections[0])
+        assert {*places} == {(2 * column, 2 * row) for row in range(3) for column in range(3, 8)}
+        for x, y in itertools.product(range(0, 24, 2), repeat=2):
+            middle = SimpleNamespace(**dict(zip("xy", axes.transData.transform((x + 1, y + 1)), strict=True)))
+            assert (np.max(image.get_cursor_data(middle)) > 0.9) == ((x, y) in places)
+        assert axes.patches[-1].get_xy() == (10, 0) and axes.yaxis_inverted()
+    array = dict(zip(corners(weights.collections[0]), weights.collections[0].get_array(), strict=True))
+    assert array == {(2 * tap.column, 2 * tap.row): tap.weight for tap in taps}
+
+
+@pytest.mark.thorough
+def test_weights_and_filters_are_those_of_their_panels() -> None:
+    shown = scene("hadamard softmax neighborhood add", 4, [(10, 10)])
+    [seen] = shown.sights
+    panels = drawing.figure_of(shown).axes
+    for axes, weights in zip(panels[1:5], seen.weights, strict=True):
+        assert np.array_equal(axes.collections[0].get_array(), weights.ravel())
+    for axes, weights in zip(panels[6:-1], itertools.chain(*zip(seen.before, seen.after, strict=True)), strict=True):
+        assert np.array_equal(axes.collections[0].get_array(), weights.ravel())
+        assert corners(axes.collections[0]) == [(j, i) for i in range(5) for j in range(5)] and axes.yaxis_inverted()
+    texts = [text.get_text() for text in panels[0].figure.texts]
+    assert {"channel 1 (head 0)", "channel 2 (head 1)"} < {*texts}
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "layer", "cells"),
+    [
+        (13, 7, LocalAttention(4, "qk softmax neighborhood", kernel_size=3, heads=2), (1, 4)),  # padded by a pixel
+        (16, 8, ELSA(4, 2, group_width=2, kernel_size=3, stride=2), (1, 3)),
+    ],
+    ids=["padded", "stride"],
+)
+def test_picture_and_cells(size: int, length: int, layer: nn.Module, cells: tuple[int, int]) -> None:
+    """The picture is as it was before it was normalised, and a pixel's cell is one of those that the layer makes."""
+    expected, mean, std = torch.rand(3, size, size), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    images = (expected[None] - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        found = attention_weights(layer.eval(), torch.randn(1, length, length, 4))
+    checkpoint = Checkpoint("m", {}, [], {"mean": mean, "std": std}, 1, {}, {})
+    args = argparse.Namespace(at=None, grid=2, heads=None, channels=None)
+    shown = scene_of(checkpoint, "attn", layer, found, images, args)
+    torch.testing.assert_close(torch.from_numpy(shown.picture), expected.permute(1, 2, 0))
+    assert [seen.pixel for seen in shown.sights] == [*itertools.product((size // 4, 3 * size // 4), repeat=2)]
+    assert [seen.cell for seen in shown.sights] == [*itertools.product(cells, repeat=2)]
+
+
+def test_first_call_of_a_layer_counts() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.layer(images)
+            return self.layer(images.zero_())
+
+    model, images = Twice(), torch.ones(2, 3)
+    assert torch.equal(inputs_of(model, images, [model.layer])[model.layer], torch.ones(2, 3))
 
 
 def test_signed_weights_have_white_at_0() -> None:

@@ -1,24 +1,31 @@
 """``elsa-ext compare``: what it trains, what it says of it, and that it goes on with what it has begun."""
 
+import argparse
 import csv
 import json
 import os
 import signal
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
+import torch
 from elsa_ext.cli.checkpoint import load_model
+from elsa_ext.cli.compare import command as comparing
 from elsa_ext.cli.compare.arguments import SETS
+from elsa_ext.cli.compare.command import speeds
 from elsa_ext.cli.compare.report import Result as Compared
 from elsa_ext.cli.compare.report import draw, table
+from elsa_ext.cli.data.data_set import Data, Images
 from elsa_ext.cli.train.loop import Training
 from elsa_ext.cli.train.run_folder import RunFolder
 from elsa_ext.nn import LocalSpec
 from PIL import Image
+from torch import Tensor
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
@@ -203,6 +210,26 @@ def test_sets_can_be_built(name: str) -> None:
     assert len(set(specs)) == len(specs) and all(str(LocalSpec.parse(spec)) == spec for spec in specs)
     for spec in specs:
         timm.create_model("elsa_swin_micro", spec=spec, kernel_size=5, device="meta")
+
+
+def test_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five images, by a clock that a training step moves on by 4 seconds and an inference by 2, at first by 100."""
+    clock = [0.0]
+
+    def pass_by(seconds: float) -> Tensor:
+        clock[0] += seconds if clock[0] else 100.0
+        return torch.zeros(1)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for name in ("SWEEPS", "CALLS"):
+        monkeypatch.setattr(comparing, name, 1)
+    monkeypatch.setattr(comparing, "training_step", lambda model, images, labels: lambda: pass_by(4.0))
+    model = torch.nn.Identity()
+    model.forward = lambda images: pass_by(2.0)  # type: ignore[method-assign]
+    images = Images([(number, 0) for number in range(5)], lambda number: torch.full([3, 2, 2], number))
+    data = Data(images, images, ["a"], (3, 2, 2))
+    found = speeds({"elsa": lambda: model}, data, argparse.Namespace(batch_size=8, amp=None), torch.device("cpu"))
+    assert found == {"elsa": (5 / 4, 5 / 2)}
 
 
 def test_table() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from elsa_ext.cli.data.data_set import Images, folder, limited
+from elsa_ext.cli.data.data_set import Data, Images, folder, limited, load_data
 from elsa_ext.cli.errors import CommandError
+from elsa_ext.cli.parser import build_parser
 from torch.utils.data import DataLoader
 
 from .conftest import Result, write_images
+from .test_training import write_idx
 
 CONFIG: dict[str, Any] = {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1)}
 BRIGHTEST = {"red": 0, "lime": 1, "blue": 2}
@@ -50,6 +52,23 @@ def test_limited() -> None:
     assert Counter(label for _, label in found) == {0: 4, 1: 4, 2: 4, 3: 1}
     assert found == limited(images, 4) == sorted(found, key=images.index)
     assert {*found} < {*limited(images, 5)} and limited(images, 10) == images
+    assert {*found} != {*images[:12], images[30]}  # the first ones, which may all be alike
+
+
+def load(data: Path, *words: object) -> Data:
+    """What the arguments of the command line ask for."""
+    return load_data(build_parser().parse_args(["train", "--data", *map(str, (data, *words))]), CONFIG)
+
+
+def test_only_images_to_train_on_are_changed(tmp_path: Path) -> None:
+    images, numbers = write_images(tmp_path / "images", "red lime", 10), write_idx(tmp_path / "mnist", 20, True)
+    for data in (images, numbers):
+        plain, found = load(data), load(data, "--limit", 1, "--erasing", 1)
+        assert len(found.train) == len(found.classes) and len(found.test) == len(plain.test)
+        assert not torch.equal(plain.train[0][0], plain.train[0][0])
+        assert plain.train[0][0].min() >= 0 > found.train[0][0].min()  # noise that erases is below 0, too
+        for (once, _), (again, _) in zip(plain.test, found.test, strict=True):
+            assert torch.equal(once, again)
 
 
 def test_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

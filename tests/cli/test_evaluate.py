@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from elsa_ext.cli.checkpoint import load, load_model
+from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
 from elsa_ext.cli.data import data_set
 from elsa_ext.cli.data.images import load_image
 from elsa_ext.cli.evaluate.command import Evaluation
-from elsa_ext.cli.evaluate.confusion import draw_confusion
+from elsa_ext.cli.evaluate.confusion import draw_confusion, picture
+from elsa_ext.cli.evaluate.images import drawn_again
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_transform
@@ -44,9 +46,10 @@ def test_counts() -> None:
     found = Evaluation(torch.zeros(6, 6, dtype=torch.int64))
     logits = torch.tensor([[5.0, 4, 3, 2, 1, 0], [5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5], [9, 9, 9, 9, 9, 9]])
     found.add(logits, torch.tensor([0, 5, 4, -1]))
-    found.seconds, found.batches = 2.0, [(4, 1.0)]
+    found.seconds, found.batches = 2.0, [(3, 9.0), (6, 1.0)]
     facts = found.facts(list("abcdef"))
     assert (facts["images"], facts["top1"], facts["top5"]) == (3, 1 / 3, 2 / 3)
+    assert (facts["images_per_second"], facts["model_images_per_second"]) == (1.5, 6.0)  # without the first batch
     assert facts["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits[:3], torch.tensor([0, 5, 4])).item())
     assert [facts["confusion"][row][column] for row, column in ((0, 0), (5, 0), (4, 5))] == [1, 1, 1]
     assert facts["classes"][0] == {"class": "a", "images": 1, "precision": 0.5, "recall": 1.0}
@@ -110,6 +113,18 @@ def test_images_of_the_training_are_known_again_elsewhere(command: Command, hard
     assert (facts["images"], facts["top1"]) == (15, trained["test_accuracy"])
     (tmp_path / "moved" / "red" / "0.png").unlink()
     assert evaluated(command, hard / "run" / "checkpoint.pt", "--data", tmp_path / "moved")["images"] == 74
+
+
+@pytest.mark.parametrize("options", [{"seed": 3}, {"seed": 3, "limit": None}, {"seed": 3, "limit": 2}], ids=str)
+def test_images_that_were_not_trained_on(options: dict[str, Any]) -> None:
+    """Also of a training on a few of each class: what it has left out is not tested on either."""
+    files = [(f"{number}.png", number % 2) for number in range(20)]
+    train, test = data_set.split([label for _, label in files], 3)
+    count = len(train) if options.get("limit") is None else 4
+    training = {"options": options, "images": [count, len(test)]}
+    checkpoint = Checkpoint("m", {}, ["a", "b"], {}, 1, {}, {}, training)
+    assert drawn_again(checkpoint, files) == [files[index] for index in test]
+    assert drawn_again(checkpoint, files[:10]) is None
 
 
 @pytest.mark.thorough
@@ -177,6 +192,18 @@ def test_images_that_cannot_be_read(command: Command, trained: Path, tmp_path: P
         image.write_text("no image")
     none = command("evaluate", trained / "checkpoint.pt", "--data", images, "--bad-images", "skip")
     assert none.code == 2 and "none of the images can be read" in none.err
+
+
+def test_fields_of_the_confusion() -> None:
+    """A class in each row, which is coloured by its own shares."""
+    axes = picture("", ["a", "b"], np.array([[3, 1], [0, 6]])).axes[0]
+    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
+        ((0, 0), "3"),
+        ((1, 0), "1"),
+        ((1, 1), "6"),
+    }
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 1]]
+    assert axes.get_ylabel() == "class" and axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
 @pytest.mark.thorough

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.data.data_set import Images
-from elsa_ext.cli.train.steps import IGNORED, Batches, Draw, Drawn
+from elsa_ext.cli.train.steps import IGNORED, Batches, Draw, Drawn, warmup_steps
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
@@ -48,8 +48,8 @@ def test_last_batch_of_pairs(images: int, expected: list[int]) -> None:
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     """However many processes and parts there are, they have the same images of a step, augmented alike."""
 
-    def steps(epoch: int, start: int, processes: int, parts: int, seed: int = 3) -> list[set[tuple[int, int]]]:
-        found: list[set[tuple[int, int]]] = []
+    def steps(epoch: int, start: int, processes: int, parts: int, seed: int = 3) -> list[set[Draw]]:
+        found: list[set[Draw]] = []
         for rank in range(processes):
             batches = Batches(22, 6, seed=seed, rank=rank, processes=processes, parts=parts)
             batches.epoch, batches.start = epoch, start
@@ -63,11 +63,18 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
     whole = steps(1, 0, 1, 1)
     assert [len(step) for step in whole] == [6, 6, 6, 4]
-    assert {draw.image for step in whole for draw in step} == {*range(22)}  # type: ignore[attr-defined]
+    assert {draw.image for step in whole for draw in step} == {*range(22)}
     for processes, parts in ((2, 1), (1, 3), (2, 2)):
         assert steps(1, 0, processes, parts) == whole
     assert steps(1, 2, 2, 1) == whole[2:]
-    assert steps(2, 0, 1, 1) != whole != steps(1, 0, 1, 1, seed=4)
+    for other in (steps(2, 0, 1, 1), steps(1, 0, 1, 1, seed=4)):
+        assert [{draw.image for draw in step} for step in other] != [{draw.image for draw in step} for step in whole]
+        assert not {draw.seed for step in other for draw in step} & {draw.seed for step in whole for draw in step}
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(None, 3), (0.5, 2), (2, 6), (20, 30), (0, 0)])
+def test_steps_of_a_part_of_an_epoch_are_rounded_up(epochs: float | None, steps: int) -> None:
+    assert warmup_steps(30, 3, epochs) == steps
 
 
 def test_every_process_tests_in_every_step() -> None:

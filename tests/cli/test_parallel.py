@@ -101,6 +101,8 @@ def test_stopped_and_resumed(images: Path, tmp_path: Path, parallel: str) -> Non
     found = load(str(run / "checkpoint.pt"))
     assert found.training is not None
     assert (found.training["progress"]["epoch"], found.training["progress"]["step"]) == (2, 2)
+    first, second = found.training["generators"]
+    assert not torch.equal(first["torch"], second["torch"])  # each has noise of its own
     process = torchrun("--resume", run)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from elsa_ext.cli.checkpoint import Checkpoint, load, load_model
@@ -16,6 +18,7 @@ from elsa_ext.cli.signals import STOPPING
 from elsa_ext.cli.train import resume, run_folder
 from elsa_ext.cli.train.loop import Training
 from elsa_ext.cli.train.run_folder import RunFolder
+from elsa_ext.cli.train.state import generators, set_generators
 
 from .conftest import Result, write_images
 from .test_errors import assert_refused
@@ -192,6 +195,16 @@ def test_killed_at_random(images: Path) -> None:
         assert not list(Path(f"run{number}").glob(".*"))
 
 
+def test_all_generators_go_on() -> None:
+    def draw() -> list[float]:
+        return [random.random(), np.random.rand(), float(torch.rand(()))]
+
+    state = generators(torch.device("cpu"))
+    expected = draw()
+    set_generators(state, torch.device("cpu"))
+    assert draw() == expected
+
+
 def test_killed_before_the_first_epoch(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is something to go on from as soon as there is a run folder."""
 
@@ -251,7 +264,19 @@ def test_refused(command: Command, stopped: Path, arguments: list[str], parts: l
 def test_spec_and_limit(command: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another operator in place of ELSA, and fewer images, of a run that goes on, and of its checkpoint."""
     small = ("train", "--data", images, "--image-size", 8, "--epochs", 1, "--batch-size", 4)
-    arguments = (*small, "--spec", "rb none  neighborhood heads=C", "--kernel-size", 3, "--limit", 6, "--output", "run")
+    arguments = (
+        *small,
+        "--spec",
+        "rb none  neighborhood heads=C",
+        "--kernel-size",
+        3,
+        "--limit",
+        6,
+        "--drop-path",
+        0.3,
+        "--output",
+        "run",
+    )
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         assert command(*arguments).code == 143
@@ -260,6 +285,7 @@ def test_spec_and_limit(command: Command, images: Path, monkeypatch: pytest.Monk
     assert "elsa_swin_micro, rb none neighborhood heads=C: 0." in result.out
     checkpoint, model = load_model("run/checkpoint.pt")
     assert checkpoint.model_kwargs["spec"] == "rb none neighborhood heads=C"
+    assert checkpoint.model_kwargs["drop_path_rate"] == 0.3
     assert [list(layer.r_bias.shape[1:]) for layer in model.modules() if hasattr(layer, "r_bias")] == [[3, 3]] * 3
     assert command("classify", "run/checkpoint.pt", images / "red" / "0.png").code == 0
     again = command("train", "--resume", "run", "--spec", "elsa")

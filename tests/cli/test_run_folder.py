@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 from elsa_ext.cli.errors import CommandError
+from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train import run_folder
+from elsa_ext.cli.train.command import open_folder
+from elsa_ext.cli.train.processes import Processes
+from elsa_ext.cli.train.report import Metrics
 from elsa_ext.cli.train.run_folder import RunFolder, new_run
 
 from .conftest import Result, limit_of_file_size, write_images
 from .test_errors import assert_refused
+from .test_train import metrics
 
 Command = Callable[..., Result]
 
@@ -138,6 +143,15 @@ def test_interrupted_start() -> None:
     assert os.listdir(".") == []
 
 
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_one_process_of_all_machines_writes(local_rank: int) -> None:
+    args = build_parser().parse_args(["train", "--output", "run"])
+    with open_folder(args, "x", Processes(rank=1, count=2, local_rank=local_rank)) as folder:
+        assert folder is None and os.listdir(".") == []
+    with open_folder(args, "x", Processes(count=2)) as folder:
+        assert folder is not None and os.listdir("run") == ["metrics.csv"]
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "ö" * 127, os.fsdecode(b"\xe9" * 255)], ids=lambda name: name[:1])
 def test_long_names_of_data(name: str) -> None:
     path = RunFolder(None, name).path
@@ -149,6 +163,14 @@ def test_full_disk(command: Command, images: Path) -> None:
         result = command("train", "--data", images, "--epochs", 3, "--output", "run")
     assert_refused(result, "elsa-ext train: run/checkpoint.pt: File too large\n")
     assert os.listdir(".") == []
+
+
+def test_full_disk_while_metrics_are_written() -> None:
+    folder, rows = RunFolder("run", "x"), [Metrics(epoch, 1.0, 0.5, 1.0, 0.5, 1.0) for epoch in range(1, 100)]
+    folder.write_metrics(rows[:1])
+    with limit_of_file_size(1000), pytest.raises(OSError, match="too large"):
+        folder.write_metrics(rows)
+    assert [row["epoch"] for row in metrics(Path("run"))] == ["1"]
 
 
 @pytest.mark.parametrize("failing", ["write_metrics", "add_curves"])
@@ -184,6 +206,7 @@ def test_full_disk_later(command: Command, images: Path, monkeypatch: pytest.Mon
     assert result.code == 1
     assert result.err.startswith("elsa-ext train: run/checkpoint.pt: File too large; what was written before is still")
     assert "after epoch 1," in result.out
+    assert [row["epoch"] for row in metrics(Path("run"))] == ["1"]
     assert sorted(os.listdir("run")) == ["checkpoint.pt", "curves.png", "metrics.csv"]
     assert command("classify", "run/checkpoint.pt", images / "red" / "0.png").code == 0
     done.clear()

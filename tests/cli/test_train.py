@@ -72,6 +72,14 @@ def test_legends_cover_no_curve() -> None:
         assert legend is not None and legend.get_window_extent().y0 >= axes.bbox.y1
 
 
+def test_curves_are_those_of_the_rows() -> None:
+    rows = [Metrics(1, 2.0, 0.1, 3.0, 0.2, 1.0), Metrics(2, 1.0, 0.3, 1.5, 0.25, 1.0)]
+    loss, accuracy = curves(rows).axes
+    assert [line.get_xydata().tolist() for line in loss.lines] == [[[1, 2], [2, 1]], [[1, 3], [2, 1.5]]]
+    assert [line.get_xydata().tolist() for line in accuracy.lines] == [[[1, 0.1], [2, 0.3]], [[1, 0.2], [2, 0.25]]]
+    assert [line.get_label() for line in loss.lines] == ["train, 1.0000 at the end", "test, 1.5000 at the end"]
+
+
 def test_learns(trained: Path) -> None:
     rows = metrics(trained)
     assert len(rows) == 5

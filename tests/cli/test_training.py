@@ -3,6 +3,7 @@
 import argparse
 import copy
 import gzip
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -14,12 +15,15 @@ import pytest
 import timm
 import torch
 from elsa_ext.cli.checkpoint import load
+from elsa_ext.cli.data import data_set
 from elsa_ext.cli.data.data_set import Data, Images
+from elsa_ext.cli.data.idx import read_idx
 from elsa_ext.cli.parser import build_parser
-from elsa_ext.cli.train.loop import Training
-from elsa_ext.cli.train.pretrained import load_pretrained
+from elsa_ext.cli.train.loop import Progress, Training
+from elsa_ext.cli.train.pretrained import load_pretrained, renamed
 from elsa_ext.cli.train.report import Metrics
 from elsa_ext.models import convert
+from models.test_checkpoint import official_state_dict, small_model
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -105,9 +109,11 @@ def test_parts_of_a_step_add_up() -> None:
         torch.testing.assert_close(weight, expected_weight)
 
 
-def test_clipped_gradients() -> None:
+@pytest.mark.parametrize("amp", [(), ("--amp", "fp16")], ids=str)
+def test_clipped_gradients(amp: tuple[str, ...]) -> None:
+    """By their own length, not by that of scaled ones."""
     moved = []
-    for words in ((), ("--clip-grad", 1e-3)):
+    for words in (amp, (*amp, "--clip-grad", 1e-3)):
         found = training("--opt", "momentum", "--momentum", 0, "--weight-decay", 0, "--epochs", 1, *words, images=8)
         before = [weight.detach().clone() for weight in found.model.parameters()]
         list(found.epochs())
@@ -180,6 +186,21 @@ def test_frozen_modules() -> None:
     assert not found.model.noise.training  # type: ignore[union-attr]
 
 
+def test_options_of_the_optimizer() -> None:
+    """All matrices decay, and no bias."""
+    found = training("--opt", "momentum", "--momentum", 0.3, "--weight-decay", 0.5)
+    for group in found.optimizer.param_groups:
+        assert group["momentum"] == 0.3
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.5 if parameter.ndim > 1 else 0.0)
+
+
+def test_row_of_an_epoch() -> None:
+    found = training()
+    found.progress = Progress(2, 3, loss=6.0, right=3.0, images=4.0, seconds=2.0, learning_rate=0.1)
+    assert found.row(0.5, 0.25, test_seconds=3.0) == Metrics(2, 1.5, 0.75, 0.5, 0.25, 5.0, 0.1, 2.0)
+
+
 def test_layer_decay() -> None:
     found = training(
         "--layer-decay", 0.5, "--opt", "momentum", "--momentum", 0, "--weight-decay", 0, "--epochs", 1, images=8
@@ -199,6 +220,16 @@ def test_smoothing_and_mixing_change_the_loss() -> None:
         mixed = curve("--lr", 1e-9, flag, 1)
         assert mixed[0].train_loss != pytest.approx(plain[0].train_loss, rel=1e-3)
         assert mixed[0].test_loss == pytest.approx(plain[0].test_loss, rel=1e-4)
+
+
+def test_labels_are_smoothed_once() -> None:
+    """With this alpha every image is mixed with nothing, or is another one."""
+    losses = []
+    for words in ((), ("--mixup", 1e-3)):
+        found = training("--lr", 1e-9, "--smoothing", 0.5, *words)
+        found.model.noise.p = 0.0  # type: ignore[union-attr, assignment]
+        losses.append(next(found.epochs()).train_loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -294,10 +325,11 @@ def test_nothing_but_bad_images(command: Command, tmp_path: Path, part: str) -> 
 
 
 def test_weights_of_a_run(command: Command, trained: Path, tmp_path: Path) -> None:
-    """All of them for the same classes, all but the classifier for others."""
+    """All but the classifier for other classes; to go on with the run needs the file no more."""
+    shutil.copy(trained / "checkpoint.pt", tmp_path / "first.pt")
     images = write_images(tmp_path / "images", "red tan lime", 2)
     run = tmp_path / "run"
-    arguments = ("--image-size", 32, "--lr", 1e-12, "--epochs", 1, "--pretrained", trained / "checkpoint.pt")
+    arguments = ("--image-size", 32, "--lr", 1e-12, "--epochs", 1, "--pretrained", tmp_path / "first.pt")
     result = command("train", "--data", images, *arguments, "--output", run)
     assert result.code == 0
     assert "as they were before: head.fc.weight, head.fc.bias" in result.out
@@ -305,6 +337,8 @@ def test_weights_of_a_run(command: Command, trained: Path, tmp_path: Path) -> No
     for name, tensor in expected.items():
         if not name.startswith("head."):
             torch.testing.assert_close(found[name], tensor)
+    (tmp_path / "first.pt").unlink()
+    assert command("train", "--resume", run).code == 0
 
 
 def test_weights_of_timm(tmp_path: Path) -> None:
@@ -349,6 +383,22 @@ def test_weights_of_timm_for_other_operators(tmp_path: Path) -> None:
         assert told.endswith(f"; as they were before: layers.0.blocks.0.attn.{kept}" if kept else "swin.pth")
 
 
+def test_official_weights(tmp_path: Path) -> None:
+    source, model = small_model(), small_model()
+    torch.save(official_state_dict(source), tmp_path / "official.pth")
+    assert " as they were before" not in load_pretrained(model, str(tmp_path / "official.pth"))
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_position_embeddings_of_another_size() -> None:
+    model = nn.Module()
+    model.pos_embed = nn.Parameter(torch.zeros(1, 4, 6, 8))
+    embeddings = torch.randn(1, 1, 1, 8)
+    found = renamed(model, {"pos_embed": embeddings})["pos_embed"]
+    torch.testing.assert_close(found, embeddings.expand(1, 4, 6, 8))
+
+
 def test_weights_of_another_model(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t", num_classes=2)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -376,6 +426,23 @@ def write_idx(folder: Path, count: int, zipped: bool, labels: int = 10) -> Path:
         for name, content in files.items():
             (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
     return folder
+
+
+def test_every_image_has_its_label(tmp_path: Path) -> None:
+    train, test = read_idx(write_idx(tmp_path, 20, True))
+    noise = np.random.default_rng(0)
+    for found, count in ((train, 20), (test, 10)):
+        assert np.array_equal([pixels for pixels, _ in found], noise.integers(0, 256, (count, 28, 28), np.uint8))
+        assert [label for _, label in found] == [number % 10 for number in range(count)]
+
+
+@pytest.mark.parametrize(("name", "sides"), [("mnist", {True}), ("fashion", {True, False})])
+def test_clothes_alone_are_mirrored(name: str, sides: set[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[:, :14] = 255
+    monkeypatch.setattr(data_set, "read_idx", lambda _: ([(pixels, 0)], [(pixels, 0)]))
+    data = data_set.idx(Path(name), {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1)})
+    assert {bool(data.train[0][0][..., :4].mean() > 0.5) for _ in range(20)} == sides
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -10,7 +10,7 @@ from timm.data import create_transform
 from torchvision.transforms import Compose
 
 from ..checkpoint import Checkpoint
-from ..data.data_set import FILES, Files, Images, labelled, load_data, locate, named, source_name, split
+from ..data.data_set import FILES, Files, Images, labelled, limited, load_data, locate, named, source_name, split
 from ..data.folders import describe_left_out, find_classes, same_class
 from ..data.images import load_image
 from ..data.splits import find_split
@@ -92,10 +92,11 @@ def drawn_again(checkpoint: Checkpoint, files: Files) -> Files | None:
     """Return those to test on if these are all the files of the training, which may lie elsewhere now."""
     if checkpoint.training is None:
         return None
-    train, test = split([label for _, label in files], checkpoint.training["options"]["seed"])
-    if [len(train), len(test)] != checkpoint.training["images"]:
-        return None
-    return [files[index] for index in test]
+    options = kept_options(checkpoint)
+    train, test = ([files[index] for index in part] for part in split([label for _, label in files], options["seed"]))
+    if options.get("limit") is not None:
+        train = limited(train, options["limit"])
+    return test if [len(train), len(test)] == checkpoint.training["images"] else None
 
 
 def other_classes(source: str, names: list[str], expected: list[str]) -> CommandError:
