@@ -109,7 +109,7 @@ def test_list_on_the_standard_input(
 ) -> None:
     names = ["blue/3.png", "red/4.png", "blue/0.png", *(["red/two\nlines.png"] if end == b"\0" else [])]
     give_input(monkeypatch, b"".join(os.fsencode(album / name) + end for name in names))
-    result = command("classify", trained / "checkpoint.pt", album / "red" / "3.png", "-", "--json")
+    result = command("classify", trained / "checkpoint.pt", album / "red" / "3.png", "-", "--json", "--batch-size", 3)
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
     assert [image["image"] for image in found] == [str(album / name) for name in ["red/3.png", *names]]

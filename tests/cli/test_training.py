@@ -57,6 +57,7 @@ def training(*words: object, images: int = 24) -> Training:
     labelled = [(picture, int(picture.sum() > 0)) for picture in pictures]
     data = Data(Images(labelled, torch.clone), Images(labelled[:6], torch.clone), ["a", "b", "c"], (1, 2, 2))
     torch.manual_seed(2)
+    np.random.seed(2)  # of mixup
     model = Small()
     args = build_parser().parse_args(["train", "--batch-size", "8", "--epochs", "2", "--lr", "0.1", *map(str, words)])
     return Training(args, data, model, torch.device("cpu"))
@@ -179,11 +180,19 @@ def test_compiled() -> None:
 def test_frozen_modules() -> None:
     found = training("--freeze", "body", "noise", "--weight-decay", 0.5)
     before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
+    noisy: list[bool] = []
+    noise: Any = found.model.noise
+    noise.register_forward_hook(lambda *_: noisy.append(noise.training))
     list(found.epochs())
     after = found.model.state_dict()
     assert torch.equal(before["body.weight"], after["body.weight"])
     assert not torch.equal(before["head.weight"], after["head.weight"])
-    assert not found.model.noise.training  # type: ignore[union-attr]
+    assert noisy and not any(noisy)
+
+
+def test_nothing_is_dropped_while_testing() -> None:
+    found, bar = training(), argparse.Namespace(update=lambda: None)
+    assert found.test(bar) == found.test(bar)
 
 
 def test_options_of_the_optimizer() -> None:
