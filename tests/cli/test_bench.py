@@ -321,7 +321,7 @@ def test_memory_that_a_library_allocates() -> None:
 
     def call() -> None:
         scratch = library.malloc(ctypes.c_size_t(2**20))
-        time.sleep(0.02)
+        time.sleep(0.2)  # long enough for the thread that watches to have its turn
         library.free(ctypes.c_void_p(scratch))
 
     memory = measure_memory(call, CPU)
