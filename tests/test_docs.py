@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import elsa_ext
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,11 @@ def test_block(code: str, tmp_path: Path) -> None:
             pytest.importorskip(package)
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_citation_is_of_this_version() -> None:
+    version = elsa_ext.__version__.partition("+")[0]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_files_that_the_architecture_names() -> None:
