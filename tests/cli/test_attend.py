@@ -16,7 +16,7 @@ from elsa_ext.cli.attend import picture as drawing
 from elsa_ext.cli.attend import scene as choosing
 from elsa_ext.cli.attend.arguments import MOST_HEADS, MOST_PIXELS
 from elsa_ext.cli.attend.layers import find_layers, inputs_of, look
-from elsa_ext.cli.attend.scene import Scene, Sight, most_changed, scene_of, sight
+from elsa_ext.cli.attend.scene import Scene, Sight, cells_of_outputs, most_changed, scene_of, sight
 from elsa_ext.cli.checkpoint import Checkpoint, load_model
 from elsa_ext.cli.data.images import load_image
 from elsa_ext.nn import ELSA, LocalAttention, attention_weights
@@ -335,6 +335,10 @@ def test_picture_and_cells(size: int, length: int, layer: nn.Module, cells: tupl
     torch.testing.assert_close(torch.from_numpy(shown.picture), expected.permute(1, 2, 0))
     assert [seen.pixel for seen in shown.sights] == [*itertools.product((size // 4, 3 * size // 4), repeat=2)]
     assert [seen.cell for seen in shown.sights] == [*itertools.product(cells, repeat=2)]
+
+
+def test_cells_where_a_stride_leaves_out_the_last_input_and_where_maps_grow() -> None:
+    assert cells_of_outputs((8, 8), (25, 25), (12, 50)) == (16, 4)
 
 
 def test_first_call_of_a_layer_counts() -> None:

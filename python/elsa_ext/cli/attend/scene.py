@@ -71,8 +71,9 @@ def scene_of(
         if row >= size[0] or column >= size[1]:
             raise CommandError(f"--at {row},{column} is outside of the {times(size)} pixels that the model sees")
     heads = chosen("--heads", args.heads, found.heads, MOST_HEADS, range(min(found.heads, MOST_HEADS)))
-    cell_in = cells_of(size, [found.rows.length, found.columns.length])
-    cell_out = cells_of(size, found.weights.shape[3:])
+    lengths = (found.rows.length, found.columns.length)
+    cell_in = cells_of(size, lengths)
+    cell_out = cells_of_outputs(cell_in, lengths, found.weights.shape[3:])
     last = [length - 1 for length in found.weights.shape[3:]]
     cells = [
         tuple(min(place // step, end) for place, step, end in zip(at, cell_out, last, strict=True)) for at in pixels
@@ -114,6 +115,14 @@ def cells_of(picture: Sequence[int], map_size: Sequence[int]) -> tuple[int, int]
     """Return the sizes in pixels of a cell of a map that covers a picture, which it may have been padded for."""
     rows, columns = (-(-length // cells) for length, cells in zip(picture, map_size, strict=True))
     return rows, columns
+
+
+def cells_of_outputs(cell_in: Sequence[int], lengths: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
+    """Return those of a map of outputs: as many inputs as the stride has, which may leave out the last ones."""
+    return tuple(
+        cell * round(length / count) if count <= length else -(-cell * length // count)
+        for cell, length, count in zip(cell_in, lengths, outputs, strict=True)
+    )
 
 
 def most_changed(outputs: Sequence[LocalWeights]) -> list[int]:
