@@ -117,12 +117,13 @@ def cells_of(picture: Sequence[int], map_size: Sequence[int]) -> tuple[int, int]
     return rows, columns
 
 
-def cells_of_outputs(cell_in: Sequence[int], lengths: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
+def cells_of_outputs(cell_in: Sequence[int], lengths: Sequence[int], outputs: Sequence[int]) -> tuple[int, int]:
     """Return those of a map of outputs: as many inputs as the stride has, which may leave out the last ones."""
-    return tuple(
+    rows, columns = (
         cell * round(length / count) if count <= length else -(-cell * length // count)
         for cell, length, count in zip(cell_in, lengths, outputs, strict=True)
     )
+    return rows, columns
 
 
 def most_changed(outputs: Sequence[LocalWeights]) -> list[int]:
