@@ -93,7 +93,6 @@ def check_library(path: Path) -> Iterator[str]:
         entries = list(elf.get_section_by_name(".dynamic").iter_tags())
         needed = [entry.needed for entry in entries if entry.entry.d_tag == "DT_NEEDED"]
         places = [entry.runpath for entry in entries if entry.entry.d_tag == "DT_RUNPATH"]
-        symbols = [symbol for symbol in elf.get_section_by_name(".dynsym").iter_symbols() if symbol.name]
         versions = elf.get_section_by_name(".gnu.version")
         undefined, defined = [], []
         for number, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
@@ -102,15 +101,14 @@ def check_library(path: Path) -> Iterator[str]:
                 undefined.append(symbol.name)
             elif symbol.name and symbol.entry.st_shndx != "SHN_UNDEF":
                 defined.append((symbol.name, symbol.entry.st_info.bind == "STB_GLOBAL"))
-    print(f"    needs {', '.join(needed)}; {len(symbols)} symbols, of which it shows {len(defined)}")
+    print(f"    needs {', '.join(needed)}; shows {len(defined)} symbols")
     if places != ["$ORIGIN"]:
         yield f"its RUNPATH is {places}, not $ORIGIN"
     torch_library = {"libelsa_cpu.so": {"libtorch_cpu.so"}, "libelsa_cuda.so": {"libtorch_cpu.so", "libtorch_cuda.so"}}
     known = torch_library.get(path.name, {"libelsa_cpu.so"})
     yield from (f"it needs {name}" for name in needed if name not in known and not SYSTEM.fullmatch(name))
     for name in undefined:
-        known_here = STABLE.fullmatch(name) or (of_python and (PYTHON.fullmatch(name) or OURS.fullmatch(name)))
-        if not known_here:
+        if not (STABLE.fullmatch(name) or (of_python and (PYTHON.fullmatch(name) or OURS.fullmatch(name)))):
             yield f"it needs the symbol {name}, which is not of the stable ABI"
     for name, strong in defined:
         ours = OURS.fullmatch(name) or STANDARD.fullmatch(name) or (of_python and name == "PyInit__C")

@@ -15,7 +15,7 @@ from elsa_ext.cli.parser import build_parser
 from torch.utils.data import DataLoader
 
 from .conftest import Result, write_images
-from .test_training import write_idx
+from .test_idx import write_idx
 
 CONFIG: dict[str, Any] = {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1)}
 BRIGHTEST = {"red": 0, "lime": 1, "blue": 2}

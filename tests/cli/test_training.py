@@ -1,9 +1,6 @@
 """What the options of ``elsa-ext train`` do to a training."""
 
 import argparse
-import copy
-import gzip
-import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -12,18 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from elsa_ext.cli.checkpoint import load
-from elsa_ext.cli.data import data_set
 from elsa_ext.cli.data.data_set import Data, Images
-from elsa_ext.cli.data.idx import read_idx
 from elsa_ext.cli.parser import build_parser
 from elsa_ext.cli.train.loop import Progress, Training
-from elsa_ext.cli.train.pretrained import load_pretrained, renamed
 from elsa_ext.cli.train.report import Metrics
-from elsa_ext.models import convert
-from models.test_checkpoint import official_state_dict, small_model
 from torch import Tensor, nn
 
 from .conftest import Result, write_images
@@ -328,157 +318,3 @@ def test_nothing_but_bad_images(command: Command, tmp_path: Path, part: str) -> 
         file.write_bytes(b"nothing")
     result = command("train", "--data", images, "--image-size", 8, "--epochs", 1, "--bad-images", "skip")
     assert_refused(result, "none of the", "images can be read: cannot read")
-
-
-# Weights to begin with.
-
-
-def test_weights_of_a_run(command: Command, trained: Path, tmp_path: Path) -> None:
-    """All but the classifier for other classes; to go on with the run needs the file no more."""
-    shutil.copy(trained / "checkpoint.pt", tmp_path / "first.pt")
-    images = write_images(tmp_path / "images", "red tan lime", 2)
-    run = tmp_path / "run"
-    arguments = ("--image-size", 32, "--lr", 1e-12, "--epochs", 1, "--pretrained", tmp_path / "first.pt")
-    result = command("train", "--data", images, *arguments, "--output", run)
-    assert result.code == 0
-    assert "as they were before: head.fc.weight, head.fc.bias" in result.out
-    found, expected = (load(str(path / "checkpoint.pt")).state_dict for path in (run, trained))
-    for name, tensor in expected.items():
-        if not name.startswith("head."):
-            torch.testing.assert_close(found[name], tensor)
-    (tmp_path / "first.pt").unlink()
-    assert command("train", "--resume", run).code == 0
-
-
-def test_weights_of_timm(tmp_path: Path) -> None:
-    """ELSA stays as it was; what is of timm's Swin comes from there, of another window size, too."""
-    shape = {"patch_size": 2, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2), "num_classes": 4}
-    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=8, **shape)
-    torch.save({"state_dict_ema": swin.state_dict(), "epoch": 3}, tmp_path / "swin.pth")
-    model = timm.create_model("elsa_swin_micro", **{**shape, "num_classes": 2})
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told = load_pretrained(model, str(tmp_path / "swin.pth"))
-    after = model.state_dict()
-    theirs = swin.state_dict()
-    assert torch.equal(after["layers.0.blocks.0.mlp.fc1.weight"], theirs["layers.0.blocks.0.mlp.fc1.weight"])
-    assert torch.equal(after["head.fc.weight"], before["head.fc.weight"])
-    kept = [
-        name
-        for name in after
-        if torch.equal(after[name], before[name]) and not torch.equal(after[name], theirs.get(name, after[name] + 1))
-    ]
-    assert any(".attn." in name for name in kept) and "as they were before" in told
-
-
-def test_weights_of_timm_for_other_operators(tmp_path: Path) -> None:
-    """They are those of `convert`; what an operator has beside them stays as it was, and is named."""
-    shape = {"patch_size": 2, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2), "num_classes": 2}
-    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, **shape)
-    nn.init.normal_(swin.layers[0].blocks[0].attn.relative_position_bias_table)
-    torch.save(swin.state_dict(), tmp_path / "swin.pth")
-    for spec, kept in (
-        ("qk+rb softmax window", ""),
-        ("qr none neighborhood", "r_key"),
-        ("rb none window heads=C", "r_bias"),
-    ):
-        model = timm.create_model("elsa_swin_micro", spec=spec, kernel_size=3, **shape)
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        told = load_pretrained(model, str(tmp_path / "swin.pth"))
-        size = None if "window" in spec else 3
-        expected = convert(copy.deepcopy(swin), [0], to=spec, kernel_size=size).state_dict()
-        for name, tensor in model.state_dict().items():
-            stays = bool(kept) and name.endswith(kept)
-            torch.testing.assert_close(tensor, before[name] if stays else expected[name], rtol=0, atol=0)
-        assert told.endswith(f"; as they were before: layers.0.blocks.0.attn.{kept}" if kept else "swin.pth")
-
-
-def test_official_weights(tmp_path: Path) -> None:
-    source, model = small_model(), small_model()
-    torch.save(official_state_dict(source), tmp_path / "official.pth")
-    assert " as they were before" not in load_pretrained(model, str(tmp_path / "official.pth"))
-    for name, tensor in source.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor)
-
-
-def test_position_embeddings_of_another_size() -> None:
-    model = nn.Module()
-    model.pos_embed = nn.Parameter(torch.zeros(1, 4, 6, 8))
-    embeddings = torch.randn(1, 1, 1, 8)
-    found = renamed(model, {"pos_embed": embeddings})["pos_embed"]
-    torch.testing.assert_close(found, embeddings.expand(1, 4, 6, 8))
-
-
-def test_weights_of_another_model(tmp_path: Path) -> None:
-    model = timm.create_model("resnet10t", num_classes=2)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = timm.create_model("resnet14t", num_classes=2)
-    torch.save(other.state_dict(), tmp_path / "other.pth")
-    with pytest.raises(Exception, match="does not fit the model: layer"):
-        load_pretrained(model, str(tmp_path / "other.pth"))
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, state[name])
-
-
-# Data sets by name.
-
-
-def write_idx(folder: Path, count: int, zipped: bool, labels: int = 10) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0)
-    for part, images in (("train", count), ("t10k", 10)):
-        pixels = noise.integers(0, 256, (images, 28, 28), np.uint8)
-        sizes = b"".join(size.to_bytes(4, "big") for size in pixels.shape)
-        files = {
-            f"{part}-images-idx3-ubyte": b"\0\0\x08\x03" + sizes + pixels.tobytes(),
-            f"{part}-labels-idx1-ubyte": b"\0\0\x08\x01" + sizes[:4] + bytes(i % labels for i in range(images)),
-        }
-        for name, content in files.items():
-            (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
-    return folder
-
-
-def test_every_image_has_its_label(tmp_path: Path) -> None:
-    train, test = read_idx(write_idx(tmp_path, 20, True))
-    noise = np.random.default_rng(0)
-    for found, count in ((train, 20), (test, 10)):
-        assert np.array_equal([pixels for pixels, _ in found], noise.integers(0, 256, (count, 28, 28), np.uint8))
-        assert [label for _, label in found] == [number % 10 for number in range(count)]
-
-
-@pytest.mark.parametrize(("name", "sides"), [("mnist", {True}), ("fashion", {True, False})])
-def test_clothes_alone_are_mirrored(name: str, sides: set[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.zeros((28, 28), np.uint8)
-    pixels[:, :14] = 255
-    monkeypatch.setattr(data_set, "read_idx", lambda _: ([(pixels, 0)], [(pixels, 0)]))
-    data = data_set.idx(Path(name), {"input_size": (3, 8, 8), "mean": (0, 0, 0), "std": (1, 1, 1)})
-    assert {bool(data.train[0][0][..., :4].mean() > 0.5) for _ in range(20)} == sides
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_fashion_mnist(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_idx(Path("data/FashionMNIST/raw"), 20, zipped)
-    arguments = ("--image-size", 8, "--epochs", 1, "--erasing", 0.5)
-    result = command("train", "--data", "fashion-mnist", *arguments, "--output", "run")
-    assert (result.code, result.err) == (0, "")
-    assert "fashion-mnist: 20 images to train on, 10 to test on" in result.out
-    assert load("run/checkpoint.pt").classes[0] == "T-shirt/top"
-    result = command("train", "--data", "data", *arguments, "--output", "again")
-    assert result.code == 0 and "data: 20 images" in result.out
-    assert load("again/checkpoint.pt").classes == load("run/checkpoint.pt").classes
-
-
-def test_mnist_and_damaged_files(command: Command, tmp_path: Path) -> None:
-    root = write_idx(tmp_path / "mnist", 20, True)
-    arguments = ("train", "--data", root, "--image-size", 8, "--epochs", 1, "--output", tmp_path / "run")
-    assert command(*arguments).code == 0
-    assert load(str(tmp_path / "run" / "checkpoint.pt")).classes == [str(digit) for digit in range(10)]
-    images = root / "train-images-idx3-ubyte.gz"
-    whole = images.read_bytes()
-    images.write_bytes(whole[: len(whole) // 2])
-    assert_refused(command(*arguments[:-1], tmp_path / "other"), "train-images-idx3-ubyte.gz is damaged")
-    images.write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
-    assert_refused(command(*arguments[:-1], tmp_path / "other"), "is damaged, or no idx file")
-    (root / "t10k-labels-idx1-ubyte.gz").unlink()
-    images.write_bytes(whole)
-    assert_refused(command(*arguments[:-1], tmp_path / "other"), "no such file: ", "nor with .gz")
