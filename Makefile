@@ -1,5 +1,5 @@
 # make demo      train ELSA-Swin on handwritten digits        make wheel       build a wheel into dist/
-# make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels into dist/cuda/
+# make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels, dist/cuda-…/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
 # make lint      ruff, mypy, clang-format                     make clean       remove what these made
@@ -72,10 +72,13 @@ wheel: $(VENV)/wheel.stamp
 	$(pip) wheel --no-deps $(native_options) $(python_option) -w build/wheel .
 	$(call finish_wheel,dist)
 
+# CUDA='12.6' chooses the version of NVIDIA's compiler: by default that of the machine, if it has one.
+CUDA ?= $(shell $(bin)/python cmake/nvcc.py)
 cuda-wheel: $(VENV)/wheel.stamp
-	rm -rf build/wheel dist/cuda
-	$(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda $(python_option) -w build/wheel .
-	$(call finish_wheel,dist/cuda)
+	rm -rf build/wheel dist/cuda-$(CUDA)
+	CUDACXX=$$($(bin)/python cmake/nvcc.py $(CUDA) build/nvcc-$(CUDA)) && export CUDACXX && \
+	  $(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda-$(CUDA) $(python_option) -w build/wheel .
+	$(call finish_wheel,dist/cuda-$(CUDA))
 
 # A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.
 # Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour (numerical derivatives, hence

@@ -17,6 +17,7 @@ TOOLS = "python -m pip install 'scikit-build-core>=0.11' 'pybind11>=3' 'cmake>=3
 if sys.version_info < (3, 10):  # noqa: UP036
     raise SystemExit(f"{CANNOT}this is Python {sys.version.split()[0]}, and it needs 3.10 or newer")
 try:
+    import nvcc
     from scikit_build_core import build
     from scikit_build_core.errors import NotFoundError
 except ImportError as error:
@@ -44,4 +45,33 @@ def _saying_why(hook: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _with_nvcc(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``hook``, a build, with PyPI's nvcc where the machine has none."""
+
+    @functools.wraps(hook)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = nvcc.nvcc_in(*sys.path)
+        if found and nvcc.nvcc_of_the_machine() is None:
+            os.environ["CUDACXX"] = found
+        return hook(*args, **kwargs)
+
+    return call
+
+
+def _requiring_nvcc(hook: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Return ``hook``, which says what a build requires, with PyPI's nvcc where one is asked for and there is none."""
+
+    @functools.wraps(hook)
+    def call(config_settings: dict[str, Any] | None = None) -> list[str]:
+        wanted = (config_settings or {}).get("cmake.define.ELSA_CUDA", os.environ.get("ELSA_CUDA"))
+        missing = wanted == "on" and nvcc.nvcc_of_the_machine() is None
+        return [*hook(config_settings), *([nvcc.requirement(nvcc.VERSION)] if missing else [])]
+
+    return call
+
+
 globals().update({name: _saying_why(getattr(build, name)) for name in __all__})
+for kind in ("wheel", "editable"):
+    build_hook, requires_hook = f"build_{kind}", f"get_requires_for_build_{kind}"
+    globals().update({build_hook: _with_nvcc(globals()[build_hook])})
+    globals().update({requires_hook: _requiring_nvcc(globals()[requires_hook])})

@@ -38,5 +38,6 @@ else()
   set(cuda_missing "no nvcc was found")
 endif()
 if(cuda_missing AND ELSA_CUDA STREQUAL "on")
-  fail("ELSA_CUDA=on, but ${cuda_missing}; put an nvcc that works on PATH, or name it by CUDACXX")
+  fail("ELSA_CUDA=on, but ${cuda_missing}; put an nvcc that works on PATH, or name it by CUDACXX; where \
+there is none, pip fetches one unless it has --no-build-isolation")
 endif()

@@ -101,8 +101,8 @@ def test_elsa_cuda_is_auto_on_or_off(machine: Machine, value: str) -> None:
 
 
 def test_cuda_without_nvcc(machine: Machine) -> None:
-    said = "ELSA_CUDA=on, but no nvcc was found; put an nvcc that works on PATH, or name it by CUDACXX"
-    assert machine.reason("ELSA_CUDA=on") == said
+    said = "ELSA_CUDA=on, but no nvcc was found; put an nvcc that works on PATH, or name it by CUDACXX; "
+    assert machine.reason("ELSA_CUDA=on").startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,90 @@ def test_an_old_python(backend_says: Callable[..., str]) -> None:
 
 def test_the_cmake_that_is_asked_for_where_there_is_none(backend_says: Callable[..., str]) -> None:
     assert f"'cmake>={LEAST_CMAKE}'" in backend_says("get_requires_for_build_wheel()", fails=False, PATH="/gone")
+
+
+@pytest.fixture
+def no_nvcc(tmp_path: Path) -> str:
+    """A PATH without nvcc."""
+    return str(tmp_path / "none")
+
+
+@pytest.mark.parametrize("hook", ["wheel", "editable"])
+@pytest.mark.parametrize(
+    ("wanted", "settings", "fetched"),
+    [
+        ("on", None, True),
+        ("auto", None, False),
+        ("off", {"cmake.define.ELSA_CUDA": "on"}, True),
+        ("on", {"cmake.define.ELSA_CUDA": "off"}, False),
+    ],
+)
+def test_nvcc_is_fetched_where_it_is_asked_for_and_missing(
+    backend_says: Callable[..., str],
+    no_nvcc: str,
+    hook: str,
+    wanted: str,
+    settings: dict[str, str] | None,
+    fetched: bool,
+) -> None:
+    requires = f"get_requires_for_build_{hook}({settings})"
+    said = backend_says(requires, fails=False, ELSA_CUDA=wanted, PATH=no_nvcc, CUDACXX="", CUDA_PATH="")
+    assert ("cuda-toolkit[nvcc,cccl]==13.0.*" in said) == fetched
+
+
+@pytest.mark.parametrize("given", ["CUDACXX", "CUDA_PATH", "PATH"])
+def test_no_nvcc_is_fetched_where_there_is_one(
+    backend_says: Callable[..., str], machine: Machine, no_nvcc: str, given: str
+) -> None:
+    nvcc = machine.add("nvcc", WORKS)
+    places = {"PATH": no_nvcc, "CUDACXX": "", "CUDA_PATH": ""}
+    places[given] = {"CUDACXX": str(nvcc), "CUDA_PATH": str(nvcc.parents[1]), "PATH": str(nvcc.parent)}[given]
+    said = backend_says("get_requires_for_build_wheel()", fails=False, ELSA_CUDA="on", **places)
+    assert "cuda-toolkit" not in said
+
+
+def test_the_nvcc_that_pip_fetched_is_tried(
+    backend_says: Callable[..., str], machine: Machine, tmp_path: Path, no_nvcc: str
+) -> None:
+    (tmp_path / "site/nvidia/cu13").mkdir(parents=True)
+    machine.add("nvcc", TOO_NEW)
+    machine.bin.rename(tmp_path / "site/nvidia/cu13/bin")
+    call = "build_wheel('TMP', {'build-dir': 'TMP/build', 'cmake.define.ELSA_CUDA': 'on'})"
+    tools = os.pathsep.join(str(Path(tool).parent) for tool in (CMAKE, NINJA, *map(shutil.which, ("cc", "c++"))))
+    assert not shutil.which("nvcc", path=tools), "nvcc is beside other tools"
+    said = backend_says(call, PATH=tools, CUDACXX="", CUDA_PATH="", PYTHONPATH=str(tmp_path / "site"))
+    assert f"{tmp_path}/site/nvidia/cu13/bin/nvcc does not work: {TOO_NEW_SAID}" in said
+
+
+FIND = ROOT / "cmake" / "nvcc.py"
+SAYS_12_6 = "echo 'Cuda compilation tools, release 12.6, V12.6.85'"
+
+
+def find_nvcc(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "", "HOME": os.environ.get("HOME", ""), **environment}
+    return subprocess.run([sys.executable, FIND, *arguments], capture_output=True, text=True, env=environment)
+
+
+def test_the_nvcc_of_a_version_is_that_of_the_machine(machine: Machine, tmp_path: Path) -> None:
+    nvcc = machine.add("nvcc", SAYS_12_6)
+    assert find_nvcc(PATH=str(machine.bin)).stdout == "12.6\n"
+    assert find_nvcc().stdout == "13.0\n"
+    assert find_nvcc("12.6", tmp_path / "fetched", PATH=str(machine.bin)).stdout == f"{nvcc}\n"
+
+
+def test_the_nvcc_of_another_version_is_fetched_once(machine: Machine, tmp_path: Path) -> None:
+    machine.add("nvcc", SAYS_12_6)
+    fetched = tmp_path / "fetched/nvidia/cu99/bin/nvcc"
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    assert find_nvcc("99.0", tmp_path / "fetched", PATH=str(machine.bin)).stdout == f"{fetched}\n"
+
+
+@pytest.mark.thorough
+def test_an_nvcc_that_cannot_be_fetched(tmp_path: Path) -> None:
+    process = find_nvcc("99.0", tmp_path / "fetched", PIP_NO_INDEX="1")
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.endswith("pip could not install cuda-toolkit[nvcc,cccl]==99.0.*\n")
 
 
 @pytest.mark.thorough

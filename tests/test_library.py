@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import elsa_ext
@@ -85,10 +86,11 @@ def test_the_build_and_the_status_agree() -> None:
         assert _torch_private.has_kernel(op, "cuda") == loaded
 
 
-class _OnCuda:
+class OnCuda:
     """What ``is_native`` asks of a tensor, on a machine without CUDA."""
 
-    device = torch.device("cuda")
+    def __init__(self, index: int) -> None:
+        self.device = torch.device("cuda", index)
 
 
 def test_the_formula_takes_over_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,54 @@ def test_the_formula_takes_over_with_one_warning(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(backend, "CUDA_STATUS", "because of this")
     message = re.escape("no ghost_head kernel for cuda (because of this): it takes the plain-PyTorch formula")
     with pytest.warns(UserWarning, match=message):
-        assert not backend.is_native("ghost_head", _OnCuda())
+        assert not backend.is_native("ghost_head", OnCuda(0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not backend.is_native("ghost_head", _OnCuda())
+        assert not backend.is_native("ghost_head", OnCuda(0))
+
+
+class FromAnotherGpu:
+    """libelsa_cuda on a device of compute capability 12.0 that its kernels do not run on; device 1 is another."""
+
+    class elsa_cuda_unusable:
+        def __new__(cls, device: int) -> bytes | None:
+            return b"no kernel image is available for execution on the device" if device == 0 else None
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine with two GPUs, of which the kernels run on the second alone."""
+    (tmp_path / "libelsa_cuda.so").touch()
+    monkeypatch.setattr(_library, "_FOLDER", tmp_path)
+    monkeypatch.setattr(_library, "CUDA_STATUS", "loaded")
+    monkeypatch.setitem(_library._BUILD, "CUDA kernels", BUILT)
+    monkeypatch.setattr(_library.ctypes, "CDLL", lambda path: FromAnotherGpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (12, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
+    monkeypatch.setattr(backend, "_NATIVE_DEVICES", {"ghost_head": ("cpu", "cuda", "meta")})
+    monkeypatch.setattr(backend, "_warned", set())
+    _library.cuda_device_problem.cache_clear()
+    yield
+    _library.cuda_device_problem.cache_clear()
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_gpu_that_no_kernel_was_built_for() -> None:
+    problem = (
+        "they were built for the architectures 80-real;90, and Some GPU has compute capability 12.0: no kernel image "
+        "is available for execution on the device"
+    )
+    message = f"no ghost_head kernel for cuda ({problem}): it takes the plain-PyTorch formula"
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        assert not backend.is_native("ghost_head", OnCuda(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not backend.is_native("ghost_head", OnCuda(0))
+        assert backend.is_native("ghost_head", OnCuda(1))
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("gpus")
+def test_compiled_code_asks_for_the_device() -> None:
+    asks = torch.compile(lambda x: x + 1 if backend._cuda_device_problem(0) else x, fullgraph=True, backend="eager")
+    assert asks(torch.zeros(())) == 1

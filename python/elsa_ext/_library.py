@@ -1,6 +1,7 @@
 """Loads the op libraries, which defines ``torch.ops.elsa``, and says what they are."""
 
 import ctypes
+import functools
 import platform
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,24 @@ def _load_cuda() -> str:
     except OSError as error:
         return f"{library} does not load: {error}"
     return "loaded"
+
+
+@functools.cache
+def cuda_device_problem(index: int) -> str | None:
+    """Return why the CUDA kernels that are loaded do not run on a device, or None if they do."""
+    if CUDA_STATUS != "loaded":
+        return None
+    function = ctypes.CDLL(str(next(_FOLDER.glob("libelsa_cuda.*")))).elsa_cuda_unusable
+    function.restype = ctypes.c_char_p
+    said: bytes | None = function(index)
+    if said is None:
+        return None
+    built = _BUILD["CUDA kernels"].partition("architectures ")[2]
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    return (
+        f"they were built for the architectures {built}, and {name} has compute capability "
+        f"{'.'.join(map(str, capability))}: {said.decode()}"
+    )
 
 
 def _read_build() -> dict[str, str]:

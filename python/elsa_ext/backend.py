@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from ._library import CUDA_STATUS
+from ._library import CUDA_STATUS, cuda_device_problem
 from ._torch_private import constant_result, has_kernel
 
 Backend = Literal["native", "torch"]
@@ -75,12 +75,22 @@ def is_native(op: str, tensor: torch.Tensor) -> bool:
     """Tell whether a call of ``op`` on ``tensor`` goes to a kernel of ours; warn once for a device that has none."""
     if _open_blocks and _chosen() != "native":
         return False
-    device = tensor.device.type
-    if device in _NATIVE_DEVICES[op]:
+    device = tensor.device
+    problem = None
+    if device.type not in _NATIVE_DEVICES[op]:
+        problem = CUDA_STATUS if device.type == "cuda" else ""
+    elif device.type == "cuda":
+        problem = _cuda_device_problem(device.index)
+    if problem is None:
         return True
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        reason = f" ({CUDA_STATUS})" if device == "cuda" else ""
-        message = f"elsa_ext has no {op} kernel for {device}{reason}: it takes the plain-PyTorch formula"
+    reason = f"{device.type} ({problem})" if problem else device.type
+    if reason not in _warned and not torch.compiler.is_compiling():
+        _warned.add(reason)
+        message = f"elsa_ext has no {op} kernel for {reason}: it takes the plain-PyTorch formula"
         warnings.warn(message, stacklevel=4)  # the caller of the public function
     return False
+
+
+@constant_result
+def _cuda_device_problem(index: int) -> str | None:
+    return cuda_device_problem(index)
