@@ -53,8 +53,8 @@ def fetch(version: str, folder: str) -> str:
         nvcc = nvcc_in(folder)
     if nvcc is None:
         sys.exit(
-            f"nvcc of CUDA {version}: PyPI has none of this version; install NVIDIA's toolkit of that version, and name "
-            "its nvcc by CUDACXX"
+            f"nvcc of CUDA {version}: PyPI has none; install NVIDIA's toolkit of that version, and name its nvcc "
+            "by CUDACXX"
         )
     return nvcc
 
