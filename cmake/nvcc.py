@@ -47,8 +47,9 @@ def fetch(version: str, folder: str) -> str:
     """Return the nvcc of a CUDA version, which pip installs into ``folder`` from PyPI."""
     nvcc = nvcc_in(folder)
     if nvcc is None:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--target", folder]
-        if subprocess.run([*pip, requirement(version)]).returncode:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        install = [*pip, "--no-warn-conflicts", "--target", folder, requirement(version)]
+        if subprocess.run(install).returncode:
             sys.exit(f"nvcc of CUDA {version}: pip could not install {requirement(version)}")
         nvcc = nvcc_in(folder)
     if nvcc is None:

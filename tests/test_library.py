@@ -77,6 +77,25 @@ def test_nothing_at_run_time_needs_the_compiled_part() -> None:
     assert (process.returncode, process.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("torch_package", "said"),
+    [
+        ("raise ModuleNotFoundError(name='torch')", "and there is none: python -m pip install torch"),
+        ("__version__ = '2.9.1+cpu'", "this is 2.9.1+cpu: python -m pip install 'torch>=2.10'"),
+        ("raise ModuleNotFoundError('sympy is missing', name='sympy')", "ModuleNotFoundError: sympy is missing"),
+        ("raise OSError('libcudart.so is missing')", "OSError: libcudart.so is missing"),
+    ],
+    ids=["none", "old", "broken", "without a library"],
+)
+def test_a_torch_that_does_not_do(tmp_path: Path, torch_package: str, said: str) -> None:
+    (tmp_path / "torch.py").write_text(torch_package)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import elsa_ext"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 1
+    last = process.stderr.splitlines()[-1]
+    assert last in (said, f"ImportError: elsa_ext needs torch 2.10 or newer, {said}")
+
+
 def test_the_build_and_the_status_agree() -> None:
     info = elsa_ext.build_info()
     loaded = info["CUDA kernels here"] == "loaded"

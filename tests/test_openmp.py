@@ -34,7 +34,7 @@ def script(tmp_path: Path) -> str:
 
 @pytest.mark.thorough
 def test_command_line(script: str) -> None:
-    for command in (["-m", "elsa_ext.cli"], [script]):
+    for command in (["-m", "elsa_ext"], ["-m", "elsa_ext.cli"], [script]):
         assert spin_count(sys.executable, *command, "--version") == "0"
 
 
@@ -55,6 +55,7 @@ def test_library() -> None:
         (["/usr/bin/elsa-ext", "info"], ["python", "/usr/bin/elsa-ext", "info"], True),
         (["-m", "info"], ["python", "-um", "elsa_ext.cli", "info"], True),
         (["-m", "info"], ["python", "-melsa_ext.cli", "info"], True),
+        (["-m", "info"], ["python", "-m", "elsa_ext", "info"], True),
         (["-m"], ["python", "-m", "pytest"], False),
         (["train.py", "elsa_ext.cli"], ["python", "train.py", "elsa_ext.cli"], False),
         (["-c"], ["python", "-c"], False),

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 from . import _openmp  # noqa: F401  first: torch reads its settings
 
 # isort: split
+from . import _torch_version  # noqa: F401  before what needs torch
+
+# isort: split
 from . import compat, nn, ops, reference
 from ._library import build_info, cmake_prefix_path, launch_plan
 from .backend import use_backend

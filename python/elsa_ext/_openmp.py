@@ -5,9 +5,9 @@ import sys
 
 
 def is_command_line() -> bool:
-    """Tell whether this process runs ``elsa-ext`` or ``python -m elsa_ext.cli``, and does not import a library."""
+    """Tell whether this process runs ``elsa-ext`` or ``python -m elsa_ext``, and does not import a library."""
     # Python imports this package on the way to its command line, and calls the program "-m" until it is there.
-    by_module = sys.argv[:1] == ["-m"] and any(word.endswith("elsa_ext.cli") for word in sys.orig_argv)
+    by_module = sys.argv[:1] == ["-m"] and any(word.endswith(("elsa_ext", "elsa_ext.cli")) for word in sys.orig_argv)
     return by_module or os.path.basename(sys.argv[0] if sys.argv else "") == "elsa-ext"
 
 
