@@ -65,7 +65,7 @@ def _requiring_nvcc(hook: Callable[..., list[str]]) -> Callable[..., list[str]]:
     def call(config_settings: dict[str, Any] | None = None) -> list[str]:
         wanted = (config_settings or {}).get("cmake.define.ELSA_CUDA", os.environ.get("ELSA_CUDA"))
         missing = wanted == "on" and nvcc.nvcc_of_the_machine() is None
-        return [*hook(config_settings), *([nvcc.requirement(nvcc.VERSION)] if missing else [])]
+        return [*hook(config_settings), *(nvcc.requirements(nvcc.VERSION) if missing else [])]
 
     return call
 

@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 
 
-def requirement(version: str) -> str:
-    """Return what pip installs to have the nvcc of a CUDA version, with its headers and its runtime library."""
-    return f"cuda-toolkit[nvcc,cccl]=={version}.*"
-
-
+# By name: pip believes that it has cuda-toolkit[nvcc] where cuda-toolkit is there without its extra, as torch brings it.
+PACKAGES = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
 # The oldest of which PyPI has an nvcc, so that most drivers run its kernels.
 VERSION = "13.0"
+
+
+def requirements(version: str) -> list[str]:
+    """Return what pip installs to have the nvcc of a CUDA version, with its headers and its runtime library."""
+    return [f"{package}=={version}.*" for package in PACKAGES]
 
 
 def nvcc_of_the_machine() -> str | None:
@@ -45,17 +47,14 @@ def version_of(nvcc: str) -> str | None:
 
 def fetch(version: str, folder: str) -> str:
     """Return the nvcc of a CUDA version, which pip installs into ``folder`` from PyPI."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-warn-conflicts"]
+    if nvcc_in(folder) is None:
+        subprocess.run([*pip, "--target", folder, *requirements(version)])
     nvcc = nvcc_in(folder)
     if nvcc is None:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        install = [*pip, "--no-warn-conflicts", "--target", folder, requirement(version)]
-        if subprocess.run(install).returncode:
-            sys.exit(f"nvcc of CUDA {version}: pip could not install {requirement(version)}")
-        nvcc = nvcc_in(folder)
-    if nvcc is None:
         sys.exit(
-            f"nvcc of CUDA {version}: PyPI has none; install NVIDIA's toolkit of that version, and name its nvcc "
-            "by CUDACXX"
+            f"nvcc of CUDA {version}: pip could not fetch it, and PyPI has none before CUDA {VERSION}; install NVIDIA's "
+            "toolkit of that version, and name its nvcc by CUDACXX"
         )
     return nvcc
 
