@@ -11,8 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-
-# By name: pip believes that it has cuda-toolkit[nvcc] where cuda-toolkit is there without its extra, as torch brings it.
+# Not cuda-toolkit[nvcc]: where torch has brought cuda-toolkit without this extra, pip would believe that it has it.
 PACKAGES = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
 # The oldest of which PyPI has an nvcc, so that most drivers run its kernels.
 VERSION = "13.0"
@@ -53,8 +52,8 @@ def fetch(version: str, folder: str) -> str:
     nvcc = nvcc_in(folder)
     if nvcc is None:
         sys.exit(
-            f"nvcc of CUDA {version}: pip could not fetch it, and PyPI has none before CUDA {VERSION}; install NVIDIA's "
-            "toolkit of that version, and name its nvcc by CUDACXX"
+            f"nvcc of CUDA {version}: pip could not fetch it, and PyPI has none before CUDA {VERSION}; install "
+            "NVIDIA's toolkit of that version, and name its nvcc by CUDACXX"
         )
     return nvcc
 
