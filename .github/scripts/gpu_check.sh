@@ -5,6 +5,7 @@
 # no network. Ends within 9 minutes, if the build ends within 200 s: tests and sanitizer have 340 s, the benchmarks what
 # is left then. A step that fails does not keep the others from running; the last lines name those that failed. Writes
 # benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
+# shellcheck disable=SC2329  # step calls the functions
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}
@@ -45,8 +46,8 @@ bench() {  # seconds at most, name of the result, arguments of elsa-ext bench
   [ "$left" -gt "$seconds" ] || seconds=$left
   timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --batch 128 --device cuda --backprop --json "$json" ||
     status=$?
-  [ $status != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
-  return $status
+  [ "$status" != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
+  return "$status"
 }
 
 export PYTHONPATH=$PWD/build/gpu
