@@ -59,7 +59,17 @@ def download(site: str, tmp_path: Path) -> Callable[[str, str], str]:
     def download(kind: str, requirement: str) -> str:
         options = ("--isolated", "--no-cache-dir", "--disable-pip-version-check", "--no-deps", "--quiet")
         indexes = ("--index-url", f"{site}/pypi/", "--extra-index-url", f"{site}/whl/{kind}/")
-        command = [sys.executable, "-m", "pip", "download", *options, *indexes, "-d", str(tmp_path / "got"), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            *indexes,
+            "-d",
+            str(tmp_path / "got"),
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]
