@@ -2,8 +2,8 @@
 
 The changelog's section "Unreleased" becomes that of the version, pyproject.toml and CITATION.cff get the version, and
 the wheel and the sdist are built of that and checked. All this is done in a work tree of its own, and the branch and
-the tag are set when it has succeeded: until then the repository is as it was. Pushing the tag, which starts the workflow
-that publishes, is left to you.
+the tag are set when it has succeeded: until then the repository is as it was. Pushing the tag is left to you: it starts
+the workflow that publishes.
 """
 
 import argparse
