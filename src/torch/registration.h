@@ -44,8 +44,8 @@ struct Entry<op, Function> {
 
 // Of the libraries that share the namespace elsa, the one with the CPU kernels is always loaded, and first. Any other
 // namespace has one library.
-constexpr bool defines_schemas = std::string_view(C10_STRINGIZE(ELSA_KEY)) == "CPU" ||
-                                 std::string_view(C10_STRINGIZE(ELSA_LIBRARY)) != "elsa";
+constexpr bool defines_schemas =
+    std::string_view(C10_STRINGIZE(ELSA_KEY)) == "CPU" || std::string_view(C10_STRINGIZE(ELSA_LIBRARY)) != "elsa";
 
 }  // namespace elsa
 
