@@ -26,6 +26,6 @@ toolkit=/usr/local/cuda-$kind
 older=/opt/rh/gcc-toolset-13/root/usr/bin/g++
 [ ! -x "$older" ] || export CUDAHOSTCXX=$older
 export PATH=$toolkit/bin:$PATH
-TORCH_CUDA_ARCH_LIST=$architectures make cuda-wheel
+TORCH_CUDA_ARCH_LIST=$architectures make cuda-wheel CUDA="$kind"
 .venv/bin/python .github/scripts/check_wheel.py --architectures "$architectures" dist/cuda*/*.whl
 mv dist/cuda*/*.whl dist/release

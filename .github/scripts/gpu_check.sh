@@ -5,7 +5,6 @@
 # no network. Ends within 9 minutes, if the build ends within 200 s: tests and sanitizer have 340 s, the benchmarks what
 # is left then. A step that fails does not keep the others from running; the last lines name those that failed. Writes
 # benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
-# shellcheck disable=SC2329  # step calls the functions
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}

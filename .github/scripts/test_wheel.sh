@@ -5,13 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 wheel=$1 torch=$2 status=${3:-}
 venv=build/wheel-$torch
-pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 
 [ -d "$venv" ] || "${PYTHON:-python3}" -m venv "$venv"
+python=$venv/bin/python
+[ -x "$python" ] || python=$venv/Scripts/python  # on Windows
+pip=("$python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install "$torch" numpy pytest pytest-xdist hypothesis
 "${pip[@]}" install --no-deps --force-reinstall "$wheel"
-info=$("$venv/bin/python" -m elsa_ext info)
+info=$("$python" -m elsa_ext info)
 echo "$info"
 [[ $info == *"$status"* ]] || { echo "test_wheel: elsa-ext info does not say '$status'" >&2; exit 1; }
 echo "Op tests with the wheel in $torch"
-"$venv/bin/python" -m pytest -n 2 -m "not thorough and not slow" tests/ops tests/test_compat.py tests/test_library.py
+"$python" -m pytest -n 2 -m "not thorough and not slow" tests/ops tests/test_compat.py tests/test_library.py
