@@ -110,3 +110,11 @@ def test_a_wheel_without_a_local_version_has_no_place(tmp_path: Path) -> None:
 def test_no_wheels_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="there is no wheel in"):
         make_index(str(tmp_path), "--base-url", "http://here", "--output", str(tmp_path))
+
+
+def test_a_link_says_which_python_it_needs(tmp_path: Path) -> None:
+    make_wheel(tmp_path / "wheels" / "v0.1.0", "0.1.0+cpu", requires_python=">=9")
+    make_index(str(tmp_path / "wheels"), "--base-url", "http://here/", "--output", str(tmp_path))
+    page = (tmp_path / "cpu" / "elsa-ext" / "index.html").read_text("utf-8")
+    assert '<a href="http://here/v0.1.0/elsa_ext-0.1.0%2Bcpu-py3-none-any.whl#sha256=' in page
+    assert 'data-requires-python="&gt;=9">elsa_ext-0.1.0+cpu-py3-none-any.whl</a>' in page
