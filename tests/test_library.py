@@ -101,8 +101,8 @@ def test_the_build_and_the_status_agree() -> None:
     loaded = info["CUDA kernels here"] == "loaded"
     assert not (loaded and info["CUDA kernels"].startswith("none"))
     for op in registered_ops():
-        assert _torch_private.has_kernel(op, "cpu")
-        assert _torch_private.has_kernel(op, "cuda") == loaded
+        assert _torch_private.has_kernel(f"elsa::{op}", "cpu")
+        assert _torch_private.has_kernel(f"elsa::{op}", "cuda") == loaded
 
 
 class OnCuda:

@@ -50,15 +50,15 @@ def finished(tree: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def check(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+def check(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Check the wheel of the tree, and return what is wrong with it."""
 
-    def check() -> str:
+    def check(*options: str) -> str:
         (info,) = finished.glob("*.dist-info")
         version = info.name.removeprefix("elsa_ext-").removesuffix(".dist-info")
         wheel = pack(finished, tmp_path / f"elsa_ext-{version}-py3-none-manylinux_2_28_x86_64.whl")
         try:
-            runpy.run_path(str(SCRIPTS / "check_wheel.py"))["main"]([str(wheel)])
+            runpy.run_path(str(SCRIPTS / "check_wheel.py"))["main"]([str(wheel), *options])
         except SystemExit as end:
             return str(end.code)
         return ""
@@ -140,3 +140,35 @@ def replace(old: bytes, new: bytes) -> Callable[[Path], None]:
 def test_faults_are_found(check, finished: Path, change: Callable[[Path], None], said: str) -> None:
     change(finished)
     assert said in check()
+
+
+@pytest.mark.thorough
+def test_only_the_wheel_for_pypi_has_no_local_version(check, finished: Path) -> None:
+    assert "is not elsa_ext-X.Y.Z-py3-none-PLATFORM.whl" in check("--plain")
+    (info,) = finished.glob("*.dist-info")
+    whole = info.name.removeprefix("elsa_ext-").removesuffix(".dist-info")
+    (info / "METADATA").write_text(metadata(finished).replace(whole, VERSION))
+    info.rename(info.with_name(f"elsa_ext-{VERSION}.dist-info"))
+    assert finish_wheel("plain_version")(finished) == VERSION
+    assert check("--plain") == ""
+    assert "is not elsa_ext-X.Y.Z+(cpu|cuNNN)-py3-none-PLATFORM.whl" in check()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("8.0 9.0+PTX", []),
+        ("8.0 9.0 10.0+PTX", ["elf for ['80', '90'], not for ['100', '80', '90']", "ptx for ['90'], not for ['100']"]),
+        ("8.0 9.0", ["ptx for ['90'], not for []"]),
+    ],
+)
+def test_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, said: list[str]) -> None:
+    """The listing of cuobjdump for a library with code for 8.0 and 9.0, and PTX for 9.0."""
+    listed = "if [ $1 = --list-elf ]; then echo 'ELF file 1: a.1.sm_80.cubin'; echo 'ELF file 2: a.2.sm_90.cubin'"
+    tool = tmp_path / "cuobjdump"
+    tool.write_text(f"#!/bin/sh\n{listed}; else echo 'PTX file 1: a.1.sm_90.ptx'; fi\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    check = runpy.run_path(str(SCRIPTS / "check_wheel.py"))["check_architectures"]
+    problems = list(check(Path("libelsa_cuda.so"), wanted.split()))
+    assert problems == [f"libelsa_cuda.so: it has {problem}" for problem in said]

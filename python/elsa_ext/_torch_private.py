@@ -21,8 +21,8 @@ def schema(op: Any) -> Any:
 
 
 def has_kernel(op: str, device: str) -> bool:
-    """Tell whether a loaded library has a kernel of ``elsa::<op>`` for a device type: only the dispatcher knows."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"elsa::{op}", device.upper())
+    """Tell whether a loaded library has a kernel of ``op`` for a device type: only the dispatcher knows."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op, device.upper())
 
 
 def register_builtin(function: Callable[..., Any], op: str) -> None:

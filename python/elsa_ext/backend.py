@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from ._library import CUDA_STATUS, cuda_device_problem
+from ._ops import add_op_namespace_prefix
 from ._torch_private import constant_result, has_kernel
 
 Backend = Literal["native", "torch"]
@@ -68,7 +69,8 @@ def _chosen() -> Backend:
 
 def find_kernels(op: str) -> None:
     """Note on which devices the libraries that are loaded have kernels of ``op``."""
-    _NATIVE_DEVICES[op] = ("meta", *(device for device in ("cpu", "cuda") if has_kernel(op, device)))
+    name = add_op_namespace_prefix(op)
+    _NATIVE_DEVICES[op] = ("meta", *(device for device in ("cpu", "cuda") if has_kernel(name, device)))
 
 
 def is_native(op: str, tensor: torch.Tensor) -> bool:

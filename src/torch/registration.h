@@ -42,8 +42,10 @@ struct Entry<op, Function> {
   }
 };
 
-// The library with the CPU kernels is the one that is always loaded, and first.
-constexpr bool defines_schemas = std::string_view(C10_STRINGIZE(ELSA_KEY)) == "CPU";
+// Of the libraries that share the namespace elsa, the one with the CPU kernels is always loaded, and first. Any other
+// namespace has one library.
+constexpr bool defines_schemas =
+    std::string_view(C10_STRINGIZE(ELSA_KEY)) == "CPU" || std::string_view(C10_STRINGIZE(ELSA_LIBRARY)) != "elsa";
 
 }  // namespace elsa
 

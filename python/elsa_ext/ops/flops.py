@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from .. import _torch_private as private
+from .._ops import add_op_namespace_prefix
 from .op import Registered
 from .registration import OPS
 
@@ -54,7 +55,7 @@ def fvcore_handles() -> dict[str, Callable[[Any, Any], int]]:
     Example:
         >>> FlopCountAnalysis(model, images).set_op_handle(**fvcore_handles()).total()
     """
-    return {f"elsa::{name}": _of_values(op.forward) for name, op in OPS.items()}
+    return {add_op_namespace_prefix(name): _of_values(op.forward) for name, op in OPS.items()}
 
 
 def _of_values(op: Registered) -> Callable[[Any, Any], int]:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .. import _library  # noqa: F401  (defines torch.ops.elsa)
 from .. import _torch_private as private
+from .._ops import ops
 from ..backend import is_native
 from . import autocast
 from .checks import CONVERTERS, as_given, check_tensors
@@ -26,7 +26,7 @@ class Registered:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.packet = getattr(torch.ops.elsa, name)
+        self.packet = getattr(ops, name)
         self.call = self.packet.default
         self.arguments = private.schema(self.call).arguments
         self.tensors = tuple(argument.name for argument in self.arguments if not argument.kwarg_only)

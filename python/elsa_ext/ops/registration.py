@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import _torch_private as private
 from .. import backend
+from .._ops import add_op_namespace_prefix, ops
 from . import autocast, autograd, vmap
 from .checks import check_beside, empty_in_format
 from .op import Op, Registered
@@ -15,7 +16,7 @@ from .op import Op, Registered
 OPS: dict[str, Op] = {}
 """The ops by their names, in the order of ``ops/__init__.py``."""
 
-_LIBRARY = torch.library.Library("elsa", "IMPL")
+_LIBRARY = torch.library.Library(ops.name, "IMPL")
 
 
 def register(op: Op) -> Op:
@@ -26,11 +27,11 @@ def register(op: Op) -> Op:
         (op.forward, op.backward), op.functions, (_fake(op), _fake_backward(op)), batching, strict=True
     ):
         _LIBRARY.impl(direction.name, autograd.kernel(direction, function), "Autograd", with_keyset=True)
-        torch.library.register_fake(f"elsa::{direction.name}", fake)
-        torch.library.register_vmap(f"elsa::{direction.name}", rule)
+        torch.library.register_fake(add_op_namespace_prefix(direction.name), fake)
+        torch.library.register_vmap(add_op_namespace_prefix(direction.name), rule)
     for device, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
         _LIBRARY.impl(op.name, autocast.kernel(op.forward.call, op.is_cast, device), key)
-    private.register_builtin(op.function, f"elsa::{op.name}")
+    private.register_builtin(op.function, add_op_namespace_prefix(op.name))
     backend.find_kernels(op.name)
     OPS[op.name] = op
     return op

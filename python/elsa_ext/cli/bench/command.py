@@ -65,7 +65,7 @@ def check_output(flag: str, path: Path) -> None:
 
 def check_kernels(device: torch.device) -> None:
     """Raise a ``CommandError`` if our ops have no kernel for the device: their formula would be timed as ours."""
-    if not has_kernel("ghost_head", device.type):
+    if not has_kernel("elsa::ghost_head", device.type):
         reason = CUDA_STATUS if device.type == "cuda" else "elsa_ext has kernels for cpu and cuda"
         raise CommandError(f"--device {device} cannot be measured: {reason}")
 

@@ -75,7 +75,7 @@ class MemoryUsagePreference(Enum):
 
 def has_cuda() -> bool:
     """Tell whether there are a CUDA device and kernels for it."""
-    return torch.cuda.is_available() and private.has_kernel("neighborhood_attention", "cuda")
+    return torch.cuda.is_available() and private.has_kernel("elsa::neighborhood_attention", "cuda")
 
 
 def has_fused_na() -> bool:
