@@ -1,5 +1,11 @@
 """The pages: Markdown by MyST, the reference from docstrings, the look by furo."""
 
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+
 import elsa_ext
 
 project = "elsa-ext"
@@ -7,7 +13,7 @@ author = "The elsa-ext authors"
 copyright = author
 release = elsa_ext.__version__.partition("+")[0]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 default_role = "py:obj"  # `ELSA` in a docstring is a link
 # Every name of ours must be found; those of torch, timm and Python are not looked up.
 nitpicky = True
@@ -28,3 +34,21 @@ html_title = "elsa-ext"
 html_copy_source = False
 html_show_sphinx = False
 copybutton_exclude = ".linenos, .gp, .go"
+html_math_renderer = "mathml"
+
+
+def inline_formula(writer: Any, node: nodes.math) -> None:
+    """Write a formula as MathML, which browsers show by themselves: MathJax would be fetched from somewhere."""
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def formula(writer: Any, node: nodes.math_block) -> None:
+    """Write a formula that stands in a line of its own; one that is too wide is scrolled."""
+    writer.body.append(f'<div class="math" style="overflow-x: auto">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register the renderer of formulas."""
+    app.add_html_math_renderer("mathml", (inline_formula, None), (formula, None))
