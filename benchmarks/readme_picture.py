@@ -66,7 +66,9 @@ def main() -> None:
     figure, axes = plt.subplots(len(PANELS), 1, figsize=(7.5, 4.2), height_ratios=heights, layout="constrained")
     for axis, (title, file, direction, shown) in zip(axes, PANELS, strict=True):
         draw(axis, title, first_stage(file)["rows"], direction, shown)
-    figure.suptitle("Neighbourhood attention on two cores: 8 × 56 × 56 pixels, 96 channels, K = 7, float32", fontsize=11)
+    figure.suptitle(
+        "Neighbourhood attention on two cores: 8 × 56 × 56 pixels, 96 channels, K = 7, float32", fontsize=11
+    )
     figure.savefig(ROOT / "docs" / "images" / "neighborhood-cpu.png", dpi=150)
 
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
+import elsa_ext
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
-
-import elsa_ext
 
 project = "elsa-ext"
 author = "The elsa-ext authors"

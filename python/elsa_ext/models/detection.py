@@ -87,7 +87,7 @@ def elsa_swin_fpn_backbone(
         OSError: The file ``weights`` cannot be read.
 
     Example:
-        >>> FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
+        >>> model = FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
     """
     classifier = timm.create_model(model, **arguments)
     if weights is not None:
