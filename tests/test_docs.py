@@ -39,20 +39,23 @@ PYTHON, SHELL = blocks("python"), blocks("sh")
 
 # Of this page each block needs the files that those before it have written.
 IN_ORDER = "docs/deployment.md"
-# Blocks that go on with names of the text around them, which are given here.
-BEFORE = {
+# What writes the files that a block reads.
+FILES = {
     "docs/commands.md-0": (
         "import shutil, torch, elsa_ext\n"
         "shutil.copy(elsa_ext.build_info()['library'], '.')\n"
         "extra = {'classes': '[]', 'mean': '[]', 'std': '[]'}\n"
         "torch.jit.script(torch.nn.GELU()).save('flowers.ts', _extra_files=extra)\n"
     ),
+    "docs/training.md-0": "import torch\ntorch.save({'classes': ['rose'], 'sha256': ''}, 'checkpoint.pt')\n",
+}
+# What makes the names that a block takes from the text around it.
+BEFORE = {
     "docs/segmentation.md-1": (
         "import elsa_ext.models, timm, segmentation_models_pytorch as smp\n"
         "classifier = timm.create_model('elsa_swin_tiny')\n"
         "model = smp.create_model('fpn', encoder_name='tu-elsa_swin_tiny', encoder_weights=None)\n"
     ),
-    "docs/training.md-0": "import torch\ntorch.save({'classes': ['rose'], 'sha256': ''}, 'checkpoint.pt')\n",
 }
 # What the test environment may not have; each page says how to install it.
 OPTIONAL = ("lightning", "segmentation_models_pytorch", "torchao", "torchvision", "transformers")
@@ -91,11 +94,11 @@ def run_python(code: str, folder: Path) -> None:
 
 
 def runnable() -> Iterator[object]:
-    for name, code in PYTHON.items():
+    for name in PYTHON:
         if not name.startswith(IN_ORDER):
-            # Those that build whole models are for `make test-all`, but for the first ones that somebody tries.
-            whole = "create_model" in code and not name.startswith("README")
-            yield pytest.param(name, marks=[pytest.mark.thorough, *[pytest.mark.slow] * whole], id=name)
+            # Those that somebody tries first; the rest is for `make test-all`.
+            first = name.startswith(("README.md", "docs/index.md", "docs/ops.md"))
+            yield pytest.param(name, marks=pytest.mark.thorough if first else pytest.mark.slow, id=name)
 
 
 @pytest.mark.parametrize("name", list(runnable()))
@@ -103,6 +106,8 @@ def test_block(name: str, tmp_path: Path) -> None:
     code = BEFORE.get(name, "") + PYTHON[name]
     for package in {full.split(".")[0] for full in imported(code)}.intersection(OPTIONAL):
         pytest.importorskip(package)
+    if name in FILES:
+        run_python(FILES[name], tmp_path)
     run_python(code, tmp_path)
 
 
