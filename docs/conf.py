@@ -28,6 +28,8 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 
+highlight_language = "text"  # blocks without a language are what a program prints
+
 html_theme = "furo"
 html_title = "elsa-ext"
 html_copy_source = False
