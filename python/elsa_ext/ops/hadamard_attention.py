@@ -259,4 +259,5 @@ OP = register(
         maps=("query", "key"),
     )
 )
+HadamardAttentionFunction: type[torch.autograd.Function]
 HadamardAttentionFunction, HadamardAttentionBackwardFunction = OP.functions

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .checks import memory_format
@@ -126,4 +127,5 @@ OP = register(
         casts=("query", "key"),
     )
 )
+NeighborhoodLogitsFunction: type[torch.autograd.Function]
 NeighborhoodLogitsFunction, NeighborhoodLogitsBackwardFunction = OP.functions
