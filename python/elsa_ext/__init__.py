@@ -1,7 +1,6 @@
 """Local attention for PyTorch as native ops: neighbourhood attention, ELSA, and the family of local operators."""
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from . import _openmp  # noqa: F401  first: torch reads its settings
 
@@ -26,5 +25,4 @@ __all__ = [
     "reference",
     "use_backend",
 ]
-if not TYPE_CHECKING:  # a type checker sees the names of the ops in their import
-    __all__ += ops.__all__
+__all__ += ops.__all__

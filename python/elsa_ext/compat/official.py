@@ -35,8 +35,8 @@ def elsa_op(
         version: Unused. It chose between two CUDA kernels of the official code.
 
     Returns:
-        (B·heads, C/heads, H // stride, W // stride), in the dtype of ``features``: float64, float32, bfloat16 or
-        float16.
+        (B·heads, C/heads, H // stride, W // stride), in the dtype of ``features``, one of float64, float32,
+        bfloat16 and float16.
 
     Raises:
         ValueError: ``h_attn`` has other than K² channels, ``ghost_mul`` is None although ``lam`` is not 0, or

@@ -76,7 +76,8 @@ def elsa_swin_fpn_backbone(
 
     Args:
         model: A name in timm's registry, of a model with four stages.
-        weights: Of the classifier, as `load_official_checkpoint` takes them; its head is dropped. None: random ones.
+        weights: Of the classifier, as `elsa_ext.models.load_official_checkpoint` takes them; its head is dropped. None:
+            random ones.
         out_channels: Channels of every map.
         **arguments: Of ``timm.create_model``: ``drop_path_rate``, ``depths``, …. ``num_classes`` is that of the
             classifier whose ``weights`` these are.
@@ -86,7 +87,7 @@ def elsa_swin_fpn_backbone(
         OSError: The file ``weights`` cannot be read.
 
     Example:
-        >>> FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
+        >>> model = FasterRCNN(elsa_swin_fpn_backbone("elsa_swin_small"), num_classes=91)
     """
     classifier = timm.create_model(model, **arguments)
     if weights is not None:
@@ -119,7 +120,8 @@ def mask_rcnn_elsa_swin_tiny(
         weights: None, for there are no published ones.
         progress: Has no effect: nothing is downloaded.
         num_classes: Classes with the background, which is class 0. None: the 91 of COCO.
-        weights_backbone: Of a classifier of 1000 classes, as `load_official_checkpoint` takes them. None: random ones.
+        weights_backbone: Of a classifier of 1000 classes, as `elsa_ext.models.load_official_checkpoint` takes them.
+            None: random ones.
         trainable_backbone_layers: None, or 5 as all layers are trained.
         drop_path_rate: Stochastic depth; the paper's code has 0.2 for 36 epochs, 0.1 for 12.
         **mask_rcnn: What torchvision's ``MaskRCNN`` takes: ``min_size``, ``max_size``, ``image_mean``, ….

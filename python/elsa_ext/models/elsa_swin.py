@@ -23,7 +23,7 @@ from .state_dict import unwrap_names
 
 
 class ELSASwin(SwinTransformer):
-    """timm's ``SwinTransformer`` with `ELSABlock`s, or those of another operator, in every stage but the last.
+    """timm's ``SwinTransformer`` with `elsa_ext.nn.ELSABlock`, or another operator, in every stage but the last.
 
     Images (B, in_chans, H, W) to logits (B, num_classes).
 

@@ -24,7 +24,7 @@ def _resample(pos_embed: Tensor, height: int, width: int) -> Tensor:
 
 
 class ELSAVOLO(VOLO):
-    """timm's ``VOLO`` with `ELSABlock`s for outlookers and position embeddings that are interpolated where needed.
+    """timm's ``VOLO`` with `elsa_ext.nn.ELSABlock` for outlookers, and position embeddings of any size.
 
     Images (B, in_chans, H, W), H and W at least 16, to logits (B, num_classes). ``forward_train``, for token
     labelling, gives in training what timm's does: the class token, whose logits ``head`` makes, the logits of every
@@ -100,7 +100,7 @@ class ELSAVOLO(VOLO):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Give the maps after some stages, and unless ``intermediates_only`` what `forward_features` gives.
+        """Give the maps after some stages, and unless ``intermediates_only`` what ``forward_features`` gives.
 
         Args:
             x: Images.

@@ -24,9 +24,9 @@ class Taps(NamedTuple):
     """Where the taps of every output look along one axis of a map."""
 
     place: Tensor
-    """(outputs, K): one that is negative, or not less than ``length``, is beyond the map."""
+    """(outputs, K); one that is negative, or not less than ``length``, is beyond the map."""
     counts: Tensor
-    """(outputs, K): whether there is such a tap; else its weight is 0, and its filters are 0 too."""
+    """(outputs, K), whether there is such a tap; else its weight is 0, and its filters are 0 too."""
     length: int
     """Of the map."""
 
@@ -38,7 +38,7 @@ class LocalWeights(NamedTuple):
     """
 
     weights: Tensor
-    """(B, heads, Kh·Kw, H, W): of outputs at (H, W), normalised, without dropout; taps are row-major."""
+    """(B, heads, Kh·Kw, H, W), of outputs at (H, W), normalised, without dropout; taps are row-major."""
     rows: Taps
     columns: Taps
     mul: Tensor | None

@@ -1,12 +1,18 @@
-"""The ops: one module each, and one line here."""
+"""The ops: one module each, imported and listed here."""
 
-from typing import TYPE_CHECKING
+from .ghost_head import GhostHeadFunction, ghost_head
+from .hadamard_attention import HadamardAttentionFunction, hadamard_attention
+from .neighborhood_attention import NeighborhoodAttentionFunction, neighborhood_attention
+from .neighborhood_logits import NeighborhoodLogitsFunction, neighborhood_logits
 
-from .ghost_head import *
-from .hadamard_attention import *
-from .neighborhood_attention import *
-from .neighborhood_logits import *
-from .registration import OPS as _OPS
-
-if not TYPE_CHECKING:  # a type checker takes what the modules above list
-    __all__ = [name for op in _OPS.values() for name in (op.functions[0].__name__, op.name)]
+# Written out: type checkers read it, and take what is not in it for private.
+__all__ = [
+    "GhostHeadFunction",
+    "HadamardAttentionFunction",
+    "NeighborhoodAttentionFunction",
+    "NeighborhoodLogitsFunction",
+    "ghost_head",
+    "hadamard_attention",
+    "neighborhood_attention",
+    "neighborhood_logits",
+]

@@ -263,4 +263,5 @@ OP = register(
         casts=("value", "attn"),
     )
 )
+GhostHeadFunction: type[torch.autograd.Function]
 GhostHeadFunction, GhostHeadBackwardFunction = OP.functions

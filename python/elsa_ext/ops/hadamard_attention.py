@@ -50,8 +50,8 @@ def hadamard_attention(
         proj_groups: Groups of the 1 × 1 convolution.
 
     Returns:
-        (B, heads·K², H // stride, W // stride), head-major, then row-major K × K, in query's dtype and memory format:
-        what :func:`elsa_ext.ghost_head` takes. Every head's map sums to 1. 16-bit inputs are computed in float32 and
+        (B, heads·K², H // stride, W // stride), head-major, then row-major K × K, in query's dtype and memory format,
+        as :func:`elsa_ext.ghost_head` takes it. Every head's map sums to 1. 16-bit inputs are computed in float32 and
         rounded once. The result does not depend on the number of threads.
 
     Raises:
@@ -259,4 +259,5 @@ OP = register(
         maps=("query", "key"),
     )
 )
+HadamardAttentionFunction: type[torch.autograd.Function]
 HadamardAttentionFunction, HadamardAttentionBackwardFunction = OP.functions

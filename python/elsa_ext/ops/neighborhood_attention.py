@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .checks import check_like, check_size, error, memory_format
@@ -149,4 +150,5 @@ OP = register(
         casts=("query", "key", "value"),
     )
 )
+NeighborhoodAttentionFunction: type[torch.autograd.Function]
 NeighborhoodAttentionFunction, NeighborhoodAttentionBackwardFunction = OP.functions

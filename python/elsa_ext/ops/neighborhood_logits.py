@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .checks import memory_format
@@ -52,8 +53,8 @@ def neighborhood_logits(
         causal: With ``"shift"`` alone.
 
     Returns:
-        (B, heads·Kh·Kw, H, W), head-major, then row-major taps, in query's dtype and memory format: what
-        :func:`elsa_ext.ghost_head` takes as ``attn`` after a softmax over the taps.
+        (B, heads·Kh·Kw, H, W), head-major, then row-major taps, in query's dtype and memory format, as
+        :func:`elsa_ext.ghost_head` takes ``attn`` after a softmax over the taps.
 
     Raises:
         RuntimeError: An argument has the wrong shape, dtype, device, layout or value; the message names it.
@@ -126,4 +127,5 @@ OP = register(
         casts=("query", "key"),
     )
 )
+NeighborhoodLogitsFunction: type[torch.autograd.Function]
 NeighborhoodLogitsFunction, NeighborhoodLogitsBackwardFunction = OP.functions

@@ -79,7 +79,7 @@ def has_cuda() -> bool:
 
 
 def has_fused_na() -> bool:
-    """Tell that `na1d` and `na2d` compute without an attention map in memory: on every device."""
+    """Tell that ``na1d`` and ``na2d`` compute without an attention map in memory: on every device."""
     return True
 
 

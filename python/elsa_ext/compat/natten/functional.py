@@ -68,7 +68,7 @@ def na1d(query: Tensor, key: Tensor, value: Tensor, kernel_size: Sizes, *ambiguo
         key: Like ``query``; of fewer heads, each of them is for several of query.
         value: Like ``key``, with channels of its own.
         kernel_size: K, a number or a tuple of one, as the other sizes.
-        *ambiguous: None: natten 0.17 takes ``dilation`` here, 0.21 takes ``stride``. `install` decides by its version.
+        *ambiguous: None: natten 0.17 takes ``dilation`` here, 0.21 takes ``stride``. ``install`` decides which.
         **options: By name ``stride``, ``dilation``, ``is_causal``, ``rpb`` of shape (heads, 2·K − 1), and ``scale``,
             by default dim^−½. What tunes kernels is taken and does nothing.
 

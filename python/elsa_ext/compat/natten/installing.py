@@ -18,7 +18,7 @@ _log = logging.getLogger("elsa_ext")
 
 
 def install(version: str = "0.17") -> None:
-    """Let ``import natten`` find `elsa_ext.compat.natten`, where no natten is installed, and log that.
+    """Let ``import natten`` find ``elsa_ext.compat.natten``, where no natten is installed, and log that.
 
     It is for programs that are not to be changed: call it before they are imported. The names ``natten``,
     ``natten.functional`` and the others of that version are found from then on, in this process, and so is a

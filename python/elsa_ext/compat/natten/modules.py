@@ -90,7 +90,7 @@ class NeighborhoodAttention1D(_Module):
         dim: Channels of the input and the output.
         num_heads: Attention heads.
         kernel_size: K, a number or a tuple of one, as the other sizes.
-        *ambiguous: None: natten 0.17 takes ``dilation`` here, 0.21 takes ``stride``. `install` decides by its version.
+        *ambiguous: None: natten 0.17 takes ``dilation`` here, 0.21 takes ``stride``. ``install`` decides which.
         embed_dim: Name of ``dim`` in natten 0.21.
         stride: How many outputs share a window.
         dilation: Distance of neighbours.
