@@ -33,15 +33,17 @@ if [ ! -e "$PYTHONPATH" ]; then
   mv "$PYTHONPATH.new" "$PYTHONPATH"
 fi
 
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 "$host/cmake" -S . -B "$folder/native" -G Ninja -DCMAKE_MAKE_PROGRAM="$host/ninja" -DCMAKE_SYSTEM_NAME=Linux \
   -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++-12 -DCMAKE_SYSROOT="$root" \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$(env -u PYTHONPATH "$host/python" -m pybind11 --cmakedir)" \
-  -DSKBUILD_PROJECT_VERSION=0 -DELSA_CUDA=off -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+  -DSKBUILD_PROJECT_VERSION="$version" -DELSA_CUDA=off -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 "$host/cmake" --build "$folder/native"
 
 package=$folder/package
 rm -rf "$package"
-mkdir -p "$package"
+mkdir -p "$package/elsa_ext-$version.dist-info"
+printf 'Metadata-Version: 2.1\nName: elsa-ext\nVersion: %s\n' "$version" > "$package/elsa_ext-$version.dist-info/METADATA"
 cp -r python/elsa_ext "$package"
 rm -f "$package"/elsa_ext/*.so
 cp "$folder"/native/libelsa_cpu.so "$folder"/native/_C.*.so "$package/elsa_ext"
