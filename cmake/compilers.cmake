@@ -1,14 +1,20 @@
 # A C++20 compiler, and nvcc: `cuda_missing` says why there will be no CUDA kernels, or is empty.
+set(remedy "install GCC 12 or newer (on Debian: apt install g++)")
+if(APPLE)
+  set(remedy "install Apple's: xcode-select --install")
+elseif(WIN32)
+  # Microsoft's own has no vectors as arithmetic types, on which the CPU kernels are built.
+  set(remedy "install LLVM, and set CXX=clang++ and CMAKE_GENERATOR=Ninja")
+endif()
 find_compiler(cxx CXX CXX c++ g++ clang++ icpx CC)
 if(NOT cxx)
-  fail("no C++ compiler was found: install GCC 12 or newer (on Debian: apt install g++), or name another by CXX")
+  fail("no C++ compiler was found: ${remedy}, or name another by CXX")
 endif()
 separate_arguments(flags UNIX_COMMAND "$ENV{CXXFLAGS} ${CMAKE_CXX_FLAGS}")
 try_compiler(problem try.cpp ${cxx} ${flags} -std=c++20)
 if(problem)
   list(GET cxx 0 cxx)
-  fail("${cxx} does not compile C++20 (${problem}): install GCC 12 or newer (on Debian: apt install g++), or name \
-another compiler by CXX")
+  fail("${cxx} does not compile C++20 (${problem}): ${remedy}, or name another compiler by CXX")
 endif()
 
 set(ELSA_CUDA auto CACHE STRING "Build the CUDA kernels: on, off, or auto, which is on where nvcc works")

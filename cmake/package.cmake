@@ -3,8 +3,12 @@ include(CMakePackageConfigHelpers)
 set(package_folder elsa_ext/share/cmake/elsa_ext)
 
 # A program refers to no symbol of these libraries: they register their ops when they are loaded. The linker would leave
-# them out, whatever comes before them on its command line.
+# them out, whatever comes before them on its command line. That of macOS keeps what it is given; on Windows the program
+# has to load them itself.
 function(keep_when_linked library)
+  if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    return()
+  endif()
   set(file $<TARGET_FILE:elsa_ext::${library}>)
   target_link_options(${library} INTERFACE
                       $<INSTALL_INTERFACE:LINKER:--push-state,--no-as-needed,${file},--pop-state>)

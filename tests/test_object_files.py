@@ -7,11 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ops.backends import CAPABILITIES
 
 
 @pytest.mark.skipif("ELSA_EMULATED_LIBRARY" not in os.environ, reason="the library in it tells where the build is")
 @pytest.mark.skipif(shutil.which("nm") is None, reason="there is no nm")
-@pytest.mark.parametrize("capability", ["avx2", "avx512"])
+@pytest.mark.parametrize("capability", CAPABILITIES[1:])
 def test_no_weak_symbol_beside_an_instruction_set(capability: str) -> None:
     """Of two copies of a weak function the linker keeps one: that of AVX-512, maybe, for callers of the baseline."""
     build = Path(os.environ["ELSA_EMULATED_LIBRARY"]).parents[2]

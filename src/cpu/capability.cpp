@@ -1,21 +1,40 @@
 #include "capability.h"
 
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
 namespace elsa::cpu {
 
-const char* name(Capability capability) {
-  switch (capability) {
-    case Capability::avx512:
-      return "avx512";
-    case Capability::avx2:
-      return "avx2";
-    default:
-      return "baseline";
+namespace {
+
+#define ELSA_NAME(capability, argument) #capability,
+constexpr const char* names[] = {ELSA_CAPABILITIES(ELSA_NAME, )};
+
+Capability requested_capability() {
+  const Capability best = best_capability();
+  const char* wanted = std::getenv("ELSA_CPU_CAPABILITY");
+  if (wanted == nullptr || *wanted == '\0') {
+    return best;
   }
+  std::string known;
+  for (int k = 0; k < int(std::size(names)); ++k) {
+    if (std::string(wanted) == names[k]) {
+      if (k > int(best)) {
+        throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY=") + wanted +
+                                 ", but this machine has at most " + name(best));
+      }
+      return Capability(k);
+    }
+    known += (k == 0 ? "" : " or ") + std::string(names[k]);
+  }
+  throw std::runtime_error("elsa: ELSA_CPU_CAPABILITY must be " + known + " on this kind of CPU, got " + wanted);
 }
+
+}  // namespace
+
+const char* name(Capability capability) { return names[int(capability)]; }
 
 Capability best_capability() {
 #if defined(__x86_64__)
@@ -27,30 +46,8 @@ Capability best_capability() {
     return Capability::avx2;
   }
 #endif
-  return Capability::baseline;
+  return Capability();  // the first one, which every machine has
 }
-
-namespace {
-
-Capability requested_capability() {
-  const Capability best = best_capability();
-  const char* wanted = std::getenv("ELSA_CPU_CAPABILITY");
-  if (wanted == nullptr || *wanted == '\0') {
-    return best;
-  }
-  for (Capability capability : {Capability::baseline, Capability::avx2, Capability::avx512}) {
-    if (std::string(wanted) == name(capability)) {
-      if (capability > best) {
-        throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY=") + wanted +
-                                 ", but this machine has at most " + name(best));
-      }
-      return capability;
-    }
-  }
-  throw std::runtime_error(std::string("elsa: ELSA_CPU_CAPABILITY must be baseline, avx2 or avx512, got ") + wanted);
-}
-
-}  // namespace
 
 Capability capability() {
   static const Capability in_use = requested_capability();

@@ -3,9 +3,20 @@
 
 #include "../core/export.h"
 
+// each(capability, argument) for every instruction set that kernels are compiled for, from the worst to the best.
+// cmake/ops.cmake has the same list with the compiler's options.
+#if defined(__x86_64__)
+#define ELSA_CAPABILITIES(each, argument) each(baseline, argument) each(avx2, argument) each(avx512, argument)
+#elif defined(__aarch64__)
+#define ELSA_CAPABILITIES(each, argument) each(neon, argument)
+#else
+#define ELSA_CAPABILITIES(each, argument) each(baseline, argument)
+#endif
+
 namespace elsa::cpu {
 
-enum class Capability { baseline, avx2, avx512 };
+#define ELSA_ENUMERATOR(capability, argument) capability,
+enum class Capability { ELSA_CAPABILITIES(ELSA_ENUMERATOR, ) };
 
 ELSA_EXPORT const char* name(Capability capability);
 

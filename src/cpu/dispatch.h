@@ -3,28 +3,17 @@
 
 #include "capability.h"
 
+#define ELSA_DECLARE_KERNELS(capability, Table) \
+  namespace capability {                        \
+  extern const Table kernels;                   \
+  }
+#define ELSA_ADDRESS_OF_KERNELS(capability, Table) &capability::kernels,
+
 // Beside an op's table of kernels, in its namespace: declares the table of every instruction set, each of which is
 // defined by the op's cpu/kernels.cpp, and defines vector_kernels(), the table in use.
-#if defined(__x86_64__)
-#define ELSA_VECTOR_KERNELS(Table)                                                        \
-  namespace baseline {                                                                    \
-  extern const Table kernels;                                                             \
-  }                                                                                       \
-  namespace avx2 {                                                                        \
-  extern const Table kernels;                                                             \
-  }                                                                                       \
-  namespace avx512 {                                                                      \
-  extern const Table kernels;                                                             \
-  }                                                                                       \
-  inline const Table& vector_kernels() {                                                  \
-    const Table* const tables[] = {&baseline::kernels, &avx2::kernels, &avx512::kernels}; \
-    return *tables[int(cpu::capability())];                                               \
+#define ELSA_VECTOR_KERNELS(Table)                                                     \
+  ELSA_CAPABILITIES(ELSA_DECLARE_KERNELS, Table)                                       \
+  inline const Table& vector_kernels() {                                               \
+    const Table* const tables[] = {ELSA_CAPABILITIES(ELSA_ADDRESS_OF_KERNELS, Table)}; \
+    return *tables[int(cpu::capability())];                                            \
   }
-#else
-// An unusable ELSA_CPU_CAPABILITY is an error on every machine.
-#define ELSA_VECTOR_KERNELS(Table) \
-  namespace baseline {             \
-  extern const Table kernels;      \
-  }                                \
-  inline const Table& vector_kernels() { return cpu::capability(), baseline::kernels; }
-#endif

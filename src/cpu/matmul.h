@@ -6,8 +6,8 @@
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-// Rows whose sums stay in registers, two vectors each: AVX-512 has 32 registers, the others have 16.
-constexpr int rows_at_once = ELSA_VECTOR_BYTES == 64 ? 7 : 6;
+// Rows whose sums stay in registers, two vectors each.
+constexpr int rows_at_once = vector_registers == 32 ? 7 : 6;
 
 // The left factor: element (r, k) of it is from[r · row_step + k · term_step].
 template <typename T>

@@ -7,8 +7,11 @@
 #include <cstring>
 #include <type_traits>
 
+// Conversions from and to 16-bit floats, which the compiler has no operator for.
 #if defined(__F16C__) || defined(__AVX512F__)
-#include <immintrin.h>  // conversions from and to 16-bit floats, which the compiler has no operator for
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "../core/dtype.h"
@@ -44,6 +47,13 @@ template <typename T>
 using Vector = typename Simd<T>::Vector;
 template <typename T>
 constexpr int lanes = ELSA_VECTOR_BYTES / int(sizeof(T));
+
+// How many vectors the instruction set has registers for.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int vector_registers = 32;
+#else
+constexpr int vector_registers = 16;
+#endif
 
 // Scratch is aligned to a vector, and every row of it is a whole number of vectors.
 template <typename T>
@@ -282,6 +292,9 @@ ELSA_INLINE Vector<T> load_as(const From* from) {
     __m128i halves;
     std::memcpy(&halves, from, sizeof(halves));
     return Vector<T>(_mm256_cvtph_ps(halves));
+#elif defined(__aarch64__)
+  } else if constexpr (std::is_same_v<From, Float16>) {
+    return Vector<T>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from->bits))));
 #endif
   } else {
     T values[lanes<T>];
@@ -313,6 +326,9 @@ ELSA_INLINE void store_as(To* to, Vector<T> v) {
   } else if constexpr (std::is_same_v<To, Float16>) {
     const __m128i halves = _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT);
     std::memcpy(to, &halves, sizeof(halves));
+#elif defined(__aarch64__)
+  } else if constexpr (std::is_same_v<To, Float16>) {
+    vst1_u16(&to->bits, vreinterpret_u16_f16(vcvt_f16_f32(float32x4_t(v))));
 #endif
   } else {
     T values[lanes<T>];

@@ -12,6 +12,11 @@
 #include "../core/views.h"
 #include "errors.h"
 
+// Headers of older torches have only the one that does not say what went wrong.
+#if !defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace elsa {
 
 using torch::headeronly::ScalarType;

@@ -1,6 +1,7 @@
 """The implementations that the tests run on."""
 
 import os
+import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -52,6 +53,15 @@ ALL = tuple(backend for backend in (CPU, CUDA, EMULATED, TORCH) if _is_here(back
 NATIVE = tuple(backend for backend in ALL if backend is not TORCH)
 UNEMULATED = tuple(backend for backend in ALL if backend is not EMULATED)
 HARDWARE = tuple(backend for backend in NATIVE if backend is not EMULATED)
+
+
+# The instruction sets that there are CPU kernels for, from the worst to the best: those of src/cpu/capability.h.
+CAPABILITIES = {
+    "x86_64": ("baseline", "avx2", "avx512"),
+    "AMD64": ("baseline", "avx2", "avx512"),
+    "aarch64": ("neon",),
+    "arm64": ("neon",),
+}.get(platform.machine(), ("baseline",))
 
 
 def registered_ops() -> list[str]:

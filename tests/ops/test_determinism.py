@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops.backends import Backend
+from ops.backends import CAPABILITIES, Backend
 from ops.cases import Case, make, make_grad
 from ops.checks import evaluate
 from ops.ghost_head_cases import GhostHead
@@ -54,7 +54,6 @@ def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
         assert_same_bits(actual, expected[index % len(cases)], "among concurrent calls")
 
 
-CAPABILITIES = ("baseline", "avx2", "avx512")
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -86,7 +85,7 @@ def run(code: str, capability: str | None, *arguments: str) -> subprocess.Comple
 
 def best_capability() -> str:
     """The widest instruction set of this machine that there are kernels for."""
-    return {"AVX2": "avx2", "AVX512": "avx512"}.get(torch.backends.cpu.get_cpu_capability(), "baseline")
+    return {"AVX2": "avx2", "AVX512": "avx512"}.get(torch.backends.cpu.get_cpu_capability(), CAPABILITIES[0])
 
 
 # The best one is what all other tests take.

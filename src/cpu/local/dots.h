@@ -11,8 +11,8 @@
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-// Rows and taps whose sums stay in registers: AVX-512 has 32, the others have 16.
-constexpr int dot_rows_at_once = ELSA_VECTOR_BYTES == 64 ? 7 : 3, dot_taps_at_once = 3;
+// Rows and taps whose sums stay in registers.
+constexpr int dot_rows_at_once = vector_registers == 32 ? 7 : 3, dot_taps_at_once = 3;
 
 constexpr int64_t dot_channels_at_once = 64;
 

@@ -10,7 +10,8 @@
 namespace elsa::cpu::ELSA_CAPABILITY {
 namespace {
 
-// Pixels whose sums stay in registers. 7 divides the maps of Swin, 8 those whose sides are powers of two.
+// Pixels whose sums stay in registers; no more than a vector has lanes. 7 divides the maps of Swin, 8 those whose sides
+// are powers of two.
 #if ELSA_VECTOR_BYTES == 64
 constexpr int sum_pixels[] = {7, 8};
 #else

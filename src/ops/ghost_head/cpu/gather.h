@@ -7,11 +7,8 @@
 namespace elsa::ghost_head::ELSA_CAPABILITY {
 namespace {
 
-#if ELSA_VECTOR_BYTES == 64
-constexpr int gather_pixels_at_once = 7;  // × 2 vectors: 14 of 32 registers, and 7 divides the maps of Swin and VOLO
-#else
-constexpr int gather_pixels_at_once = 4;  // × 2 vectors: 8 of 16 registers
-#endif
+// × 2 vectors: 14 of 32 registers, or 8 of 16; and 7 divides the maps of Swin and VOLO.
+constexpr int gather_pixels_at_once = vector_registers == 32 ? 7 : 4;
 
 // What the inner loop reads and writes: a window of the source, the attention, the static matrices, the result.
 template <typename T>

@@ -13,7 +13,7 @@ template <bool Attn, bool Scaled, bool Mul, bool Add>
 struct Wanted {
   static constexpr bool attn = Attn, scaled = Scaled, mul = Mul, add = Add;
   // Neighbouring taps that are worked on at once: as many as the sums over pixels leave registers for.
-  static constexpr int most_taps = ELSA_VECTOR_BYTES == 64 ? (Mul && Add ? 5 : 7) : (Mul && Add ? 2 : 3);
+  static constexpr int most_taps = vector_registers == 32 ? (Mul && Add ? 5 : 7) : (Mul && Add ? 2 : 3);
 };
 
 // What the inner loop reads and adds to for a row of pixels.

@@ -17,8 +17,8 @@ using namespace cpu::ELSA_CAPABILITY;
 template <typename T>
 constexpr int slice_width = 2 * lanes<T>;
 
-// Vectors of a slice that the convolution works on at once: AVX-512 has 32 registers, the others have 16.
-constexpr int conv_vectors = ELSA_VECTOR_BYTES == 64 ? 2 : 1;
+// Vectors of a slice that the convolution works on at once.
+constexpr int conv_vectors = vector_registers == 32 ? 2 : 1;
 constexpr int strip_pixels = int(Plan::strip_pixels);
 
 // The strips of a tile's rows; the last one may go beyond the map.
