@@ -123,3 +123,22 @@ assert not wrong, wrong
 def test_threads() -> None:
     """Of a Python without a GIL as well: importing the package does not switch it on."""
     run("-c", THREADS)
+
+
+COUNTS = """
+import sys
+{first}
+import elsa_ext, torch
+assert ("torch.utils.flop_counter" in sys.modules) == {early}
+from torch.utils.flop_counter import FlopCounterMode
+with FlopCounterMode(display=False) as counter:
+    elsa_ext.ghost_head(torch.ones(1, 4, 5, 5), torch.ones(1, 9, 5, 5), kernel_size=3)
+print(counter.get_total_flops())
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("first", ["", "import torch.utils.flop_counter"], ids=["later", "before"])
+def test_flops_are_counted_whenever_the_counter_is_imported(first: str) -> None:
+    """It imports triton, which costs half of the time that the package does, and switches the GIL on."""
+    assert run("-c", COUNTS.format(first=first, early=bool(first))) == "1800\n"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PYTHON = ("ops", "backend.py", "_torch_private.py")
+PYTHON = ("ops", "backend.py", "_after_import.py", "_torch_private.py")
 # Included, and not compiled alone.
 INCLUDED = {"kernels.cpp": "kernels.inl", "sized.cu": "sized.inl"}
 CPU_SOURCES = ("src/cpu/capability.cpp", "src/cpu/local/plan.cpp", "src/core/launch_plan.cpp")

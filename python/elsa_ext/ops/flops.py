@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from torch.utils.flop_counter import flop_registry, register_flop_formula
-
 from .. import _torch_private as private
+from .._after_import import after_import
 from .._ops import add_op_namespace_prefix
 from .op import Registered
 from .registration import OPS
@@ -71,8 +70,10 @@ def _of_values(op: Registered) -> Callable[[Any, Any], int]:
 def register() -> None:
     """Let ``torch.utils.flop_counter.FlopCounterMode`` count our ops, two floating-point operations a multiply-add.
 
-    That is how PyTorch counts its own. Importing ``elsa_ext`` does it.
+    That is how PyTorch counts its own. Importing ``elsa_ext`` does it, as soon as that module is imported.
     """
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
     for op in OPS.values():
         for direction in (op.forward, op.backward):
             if direction.packet not in flop_registry:
@@ -103,4 +104,4 @@ def _count(name: str) -> Callable[..., int]:
     return count
 
 
-register()
+after_import("torch.utils.flop_counter", register)
