@@ -1,6 +1,6 @@
 """Local attention for PyTorch as native ops: those of elsa-ext, as a kernel of the Hugging Face Hub.
 
-The functions, their derivatives and their shapes are those of https://pypi.org/project/elsa-ext.
+The functions, their derivatives and their shapes are those of the package elsa-ext.
 """
 
 from . import ops as _ops_package
