@@ -32,6 +32,8 @@ highlight_language = "text"  # blocks without a language are what a program prin
 
 html_theme = "furo"
 html_title = "elsa-ext"
+html_static_path = ["_static"]
+html_css_files = ["phone.css"]
 html_copy_source = False
 html_show_sphinx = False
 copybutton_exclude = ".linenos, .gp, .go"
