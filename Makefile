@@ -28,7 +28,7 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test test-all lint format docs wheel cuda-wheel sdist release sanitize clean help FORCE
+.PHONY: demo check test test-all lint format docs wheel cuda-wheel sdist plain-wheels release sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -91,6 +91,14 @@ cuda-wheel: $(VENV)/wheel.stamp
 sdist: $(VENV)/wheel.stamp
 	rm -f dist/*.tar.gz
 	$(bin)/python -m build --sdist --no-isolation --outdir dist .
+
+# Copies of the wheels in dist without a local version, which PyPI does not take.
+plain-wheels: $(VENV)/wheel.stamp
+	rm -rf dist/pypi
+	for wheel in dist/*.whl; do \
+	  plain=$$($(bin)/python .github/scripts/finish_wheel.py --plain "$$wheel" --output dist/pypi) && \
+	    $(bin)/python .github/scripts/check_wheel.py --plain "$$plain" || exit; \
+	done
 
 release: $(VENV)/wheel.stamp
 	$(bin)/python .github/scripts/release.py $(VERSION)

@@ -21,13 +21,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("--plain", action="store_true", help="no local version: PyPI takes none")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="copy a wheel that was given them, without its local version, which PyPI does not take",
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         with WheelFile(args.wheel) as file:
             file.extractall(tree)
-        packed = pack(tree, plain_version(tree) if args.plain else set_local_version(tree), Path(folder))
+        if args.plain:
+            args.output.mkdir(parents=True, exist_ok=True)
+            print(pack(tree, set_local_version(tree, ""), args.output))
+            return
+        packed = pack(tree, set_local_version(tree, local_version(tree)), Path(folder))
         excluded = [f"--exclude={name}" for name in ("libtorch_cpu.so", "libtorch_cuda.so", "libelsa_cpu.so")]
         repair = [
             sys.executable,
@@ -50,29 +58,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(next(args.output.glob(f"{name}-{version}-{tag}-*.whl")))
 
 
-def set_local_version(tree: Path) -> str:
-    """Write the local version into the metadata, and return the whole one."""
+def local_version(tree: Path) -> str:
+    """Return the local version that the library is of."""
     (library,) = tree.glob("elsa_ext/libelsa_cpu.*")
     built = re.search(rb"CUDA kernels: (none|CUDA (\d+)\.(\d+))", library.read_bytes())
     if built is None:
         sys.exit("finish_wheel: libelsa_cpu does not say whether there are CUDA kernels")
-    local = "cpu" if built[1] == b"none" else f"cu{built[2].decode()}{built[3].decode()}"
-    version = plain_version(tree)
-    whole = f"{version}+{local}"
+    return "+cpu" if built[1] == b"none" else f"+cu{built[2].decode()}{built[3].decode()}"
+
+
+def set_local_version(tree: Path, local: str) -> str:
+    """Write the local version into the metadata, in the place of one that is there, and return the whole one."""
     (info,) = tree.glob("*.dist-info")
     metadata = (info / "METADATA").read_text("utf-8")
-    (info / "METADATA").write_text(metadata.replace(f"Version: {version}\n", f"Version: {whole}\n", 1), "utf-8")
+    version = re.search(r"^Version: ([^+\n]+).*$", metadata, re.MULTILINE)
+    if version is None:
+        sys.exit("finish_wheel: METADATA has no version")
+    whole = version[1] + local
+    (info / "METADATA").write_text(metadata.replace(version[0], f"Version: {whole}", 1), "utf-8")
     info.rename(tree / f"elsa_ext-{whole}.dist-info")
     return whole
-
-
-def plain_version(tree: Path) -> str:
-    """Return the version that the build gave the wheel."""
-    (metadata,) = tree.glob("*.dist-info/METADATA")
-    version = re.search(r"^Version: ([^+\n]+)$", metadata.read_text("utf-8"), re.MULTILINE)
-    if version is None:
-        sys.exit("finish_wheel: METADATA has no version, or a local one already")
-    return version[1]
 
 
 def pack(tree: Path, version: str, folder: Path) -> Path:

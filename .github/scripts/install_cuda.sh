@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build needs of NVIDIA's CUDA toolkit, as `install_cuda.sh 12.6`, from NVIDIA's own repository, and a
-# C++ compiler that it takes, into a container of AlmaLinux 8, which manylinux_2_28 is.
+# Before a wheel for CUDA is built in cibuildwheel's container, AlmaLinux 8: `install_cuda.sh 12.6` installs what the build
+# needs of NVIDIA's toolkit, from NVIDIA's own repository, and a C++ compiler that it takes.
 set -euo pipefail
 version=${1//./-}
 
