@@ -24,7 +24,9 @@ def requirements(version: str) -> list[str]:
 
 def nvcc_of_the_machine() -> str | None:
     """Return the nvcc that CMake takes by itself."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.join(os.environ.get("CUDA_PATH", "."), "bin")])
+    path, toolkit = os.environ.get("PATH", os.defpath), os.environ.get("CUDA_PATH")
+    if toolkit:
+        path += f"{os.pathsep}{toolkit}/bin"
     return os.environ.get("CUDACXX") or shutil.which("nvcc", path=path)
 
 
