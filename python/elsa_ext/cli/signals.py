@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Protocol
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP.
+STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 

@@ -163,6 +163,17 @@ void forward_as(const Call& op, int64_t first_unit, int64_t last_unit) {
   }
 }
 
+// Add the sums of a row's pixels to `sum`, in whole vectors. A row is summed up by itself first: so the rounding errors
+// of a map grow with its columns and its rows, and not with its pixels.
+template <typename T>
+void add_row(const T* row, int64_t columns, int64_t stride, int64_t channels, T* sum) {
+  for (int64_t k = 0; k < channels; k += lanes<T>) {
+    Vector<T> row_sum = {};
+    for (int64_t x = 0; x < columns; ++x) row_sum += load(row + x * stride + k);
+    store(sum + k, load(sum + k) + row_sum);
+  }
+}
+
 // Everything between the inputs and attn is computed again: attn is all that the forward keeps. Sums that nobody asked
 // for stay zero.
 template <typename T>
@@ -203,9 +214,7 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
           const auto grad = pixel_row<T>(op.grad, tile, band.first_row + y, channels, grad_row);
           T* to = grad_logits + y * tile.columns * plan.logits_stride();
           softmax.backward(taps, tile.columns, plan.shape.heads, attn, grad, {to, plan.logits_stride()});
-          for (int64_t x = 0; op.grad_proj_bias != nullptr && x < tile.columns; ++x, to += plan.logits_stride()) {
-            for (int64_t k = 0; k < channels; ++k) sums.proj_bias[k] += to[k];
-          }
+          if (op.grad_proj_bias != nullptr) add_row<T>(to, tile.columns, plan.logits_stride(), channels, sums.proj_bias);
         }
         if (op.grad_proj_weight != nullptr) {
           project_gradient<T>(plan, band.pixels(), hidden, grad_logits, sums.proj);
@@ -216,16 +225,15 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
             source, band, op.grad_conv_weight != nullptr ? sums.conv : nullptr, [&](int64_t slice, int64_t y, T* row) {
               const int64_t first = slice * slice_width<T>, left = plan.shape.channels - first;
               const int64_t from = y * tile.columns * plan.hidden_stride() + first;
-              Vector<T> bias[2] = {load(sums.conv_bias + first), load(sums.conv_bias + first + lanes<T>)};
               for (int64_t x = 0; x < tile.columns; ++x) {
                 for (int v = 0; v < 2; ++v) {
                   const int64_t at = from + x * plan.hidden_stride() + v * lanes<T>;
-                  const Vector<T> grad = load(grad_hidden + at) * load(slope + at);
-                  store(row + x * slice_width<T> + v * lanes<T>, grad);
-                  bias[v] += grad;
+                  store(row + x * slice_width<T> + v * lanes<T>, load(grad_hidden + at) * load(slope + at));
                 }
               }
-              for (int v = 0; v < 2; ++v) store(sums.conv_bias + first + v * lanes<T>, bias[v]);
+              if (op.grad_conv_bias != nullptr) {
+                add_row<T>(row, tile.columns, slice_width<T>, plan.slice, sums.conv_bias + first);
+              }
               if (!op.needs_maps()) return;
               unpack_row<T>(op.grad_conv, tile.sample, first, left < plan.slice ? left : plan.slice, plan.slice,
                             band.first_row + y, tile.first_column, tile.columns, row);
