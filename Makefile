@@ -153,7 +153,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(VENV)/modules.txt $(sources)
 
 $(VENV)/test.stamp: $(VENV)/package.stamp
 	$(pip) install '$(TORCH)' torchvision 'segmentation-models-pytorch>=0.5' scikit-image onnx onnxruntime onnxscript \
-	  pytest pytest-xdist hypothesis wheel pyelftools
+	  torchao lightning 'transformers[torch]' pytest pytest-xdist hypothesis wheel pyelftools
 	touch $@
 
 $(VENV)/wheel.stamp: $(VENV)/torch.stamp
