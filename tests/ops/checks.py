@@ -10,8 +10,8 @@ from ops.cases import Case, Tensors, make, make_grad
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-# In units of the dtype's epsilon: what the formula may lose, which in float32 has logits of 8 and hence attention that is
-# off by 8 units; what of it counts where a backend is compared; and what a backend may lose where the formula loses
+# In units of the dtype's epsilon: what the formula may lose, which in float32 has logits of 8 and hence attention that
+# is off by 8 units; what of it counts where a backend is compared; and what a backend may lose where the formula loses
 # nothing. Float64 may lose more, because the oracle itself rounds in it.
 FORMULA_UNITS = {torch.float64: 32, torch.float32: 32, torch.bfloat16: 16, torch.float16: 16}
 COUNTED_UNITS = 16
