@@ -43,7 +43,9 @@ class Ptx:
 
     def with_change(self, change: Callable[[Kernel], Kernel]) -> "Ptx":
         """Return the same kernels with a change to every one."""
-        return Ptx(self.folder, change)
+        changed = Ptx(self.folder, change)
+        changed._entries = self._entries
+        return changed
 
     def names(self, source: str, size: int) -> list[str]:
         """Return the kernels of a source file, as it is compiled for a kernel size."""

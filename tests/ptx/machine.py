@@ -107,7 +107,8 @@ class Machine:
         """Let the blocks go on whose threads all wait at one barrier."""
         waiting = self.waiting.reshape(-1, self.launch.threads)
         ended = self.ended.reshape(-1, self.launch.threads)
-        if (waiting & (self.places.reshape(waiting.shape) != self.places.reshape(waiting.shape)[:, :1])).any():
+        places = np.where(waiting, self.places.reshape(waiting.shape), 0)
+        if (waiting & (places != places.max(1)[:, None])).any():
             raise Fault(f"threads wait at different barriers, in {self.kernel.name}")
         if (waiting.any(1) & ended.any(1)).any():
             raise Fault(f"a barrier waits for threads that have ended, in {self.kernel.name}")

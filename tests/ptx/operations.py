@@ -38,8 +38,8 @@ def divide(x: Array, y: Array) -> Array:
     if x.dtype.kind == "f":
         return np.asarray(x / y)
     safe = np.where(y == 0, y.dtype.type(1), y)
-    quotient = abs(x) // abs(safe)
-    return np.where((x < 0) != (safe < 0), -quotient, quotient) if x.dtype.kind == "i" else quotient
+    down = x // safe
+    return down + ((down < 0) & (down * safe != x)).astype(x.dtype)
 
 
 def remainder(x: Array, y: Array) -> Array:
