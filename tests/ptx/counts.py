@@ -10,7 +10,7 @@ BANKS, BANK_BYTES = 32, 4
 SECTOR_BYTES, LINE_BYTES = 32, 128
 
 KINDS = {"mma": "tensor cores", "ld": "loads and stores", "st": "loads and stores", "ldmatrix": "loads and stores",
-         "shfl": "shuffles", "ex2": "special functions"}  # fmt: skip
+         "shfl": "shuffles", "ex2": "special functions", "mov": "copies", "cvta": "copies"}  # fmt: skip
 
 
 class Counts:

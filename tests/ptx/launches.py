@@ -130,7 +130,7 @@ class Interpreter:
         def call(*given: Any, **options: Any) -> Any:
             self._memory, self._raised = GlobalMemory(), None
             for tensor in tensors_of((given, options)):
-                elements(self._memory, tensor, "written")[...] = True
+                mark(region_of(self._memory, tensor).written, tensor)
             try:
                 with Allocations(self._memory):
                     return op.redispatch(CPU, *given, **options)
@@ -159,10 +159,10 @@ class Interpreter:
         """The kernels' names by their addresses."""
         command = ["nm", "--demangle", "--defined-only", self._path]
         symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found = {name: int(place, 16) for place, _, name in (line.split(maxsplit=2) for line in symbols.splitlines())}
+        found = [(int(place, 16), name) for place, _, name in (line.split(maxsplit=2) for line in symbols.splitlines())]
         here = ctypes.cast(self._library.elsa_emulated_launch_by, c_void_p).value or 0
-        base = here - found["elsa_emulated_launch_by"]
-        return {base + place: normal(name) for name, place in found.items() if "_kernel" in name}
+        (base,) = (here - place for place, name in found if name == "elsa_emulated_launch_by")
+        return {base + place: normal(name) for place, name in found if "_kernel" in name}
 
 
 class Allocations(TorchDispatchMode):
@@ -175,24 +175,23 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        new = [r for r, about in zip(as_tuple(result), func._schema.returns, strict=True) if about.alias_info is None]
-        for tensor in tensors_of(new):
+        before = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+        for tensor in tensors_of(result):
+            if tensor.untyped_storage().data_ptr() in before:
+                continue
             self._kept.append(tensor)
-            elements(self._memory, tensor, "writable")[...] = True
+            region = region_of(self._memory, tensor)
+            mark(region.writable, tensor)
             if func._schema.name in EMPTY:
-                region_of(self._memory, tensor).data[:] = 0xFF  # NaN: a result shows what no kernel wrote
+                region.data[:] = 0xFF  # NaN: a result shows what no kernel wrote
             else:
-                elements(self._memory, tensor, "written")[...] = True
+                mark(region.written, tensor)
         given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
         for argument in func._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 for tensor in tensors_of(given[argument.name]):
-                    elements(self._memory, tensor, "written")[...] = True
+                    mark(region_of(self._memory, tensor).written, tensor)
         return result
-
-
-def as_tuple(result: Any) -> tuple[Any, ...]:
-    return result if isinstance(result, tuple) else (result,)
 
 
 def tensors_of(values: Any) -> list[Tensor]:
@@ -207,10 +206,9 @@ def region_of(memory: GlobalMemory, tensor: Tensor) -> Region:
     return memory.region(storage.data_ptr(), storage.nbytes() // size, size)
 
 
-def elements(memory: GlobalMemory, tensor: Tensor, what: str) -> Array:
-    """Return what a memory knows of every element: whether it is "written" or "writable"."""
-    known = getattr(region_of(memory, tensor), what)[tensor.storage_offset() :]
-    return np.lib.stride_tricks.as_strided(known, tensor.shape, tensor.stride())
+def mark(known: Array, tensor: Tensor) -> None:
+    """Note of a storage's numbers that those of a tensor are written or writable."""
+    np.lib.stride_tricks.as_strided(known[tensor.storage_offset() :], tensor.shape, tensor.stride())[...] = True
 
 
 @contextmanager

@@ -108,6 +108,13 @@ def test_hadamard_attention(ptx: Ptx, dtype: torch.dtype, layout: str) -> None:
     assert {name for name in ran if "softmax" not in name} == {name for name in names if ours in name}
 
 
+def test_a_copy_of_a_weight(ptx: Ptx) -> None:
+    """The host code makes one of what is not contiguous."""
+    layouts = {"conv_weight": "channels_last"}
+    with interpreted(ptx):
+        check(HadamardAttention(batch=1, channels=8), "cpu", torch.float32, layouts=layouts)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "case",
