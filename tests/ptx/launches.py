@@ -65,9 +65,9 @@ class Ptx:
         to = self.folder / f"{source.replace('/', '_')}_{size}.ptx"
         if not to.exists():
             (self.folder / "kernel_sizes.h").write_text(f"#define ELSA_KERNEL_SIZES {size}\n")
-            command = ["nvcc", "-ptx", "-std=c++20", "-arch=sm_90", f"-DELSA_KERNEL_SIZE={size}", "-o", to]
-            folders = ["-I", ROOT / "src" / "cuda" / "platform", "-I", self.folder]
-            subprocess.run([*command, *folders, ROOT / "src" / "ops" / source], check=True)
+            options = ["-ptx", "-std=c++20", "-arch=sm_90", f"-DELSA_KERNEL_SIZE={size}", "-I", self.folder]
+            headers = ROOT / "src" / "cuda" / "platform"
+            subprocess.run(["nvcc", *options, "-I", headers, ROOT / "src" / "ops" / source, "-o", to], check=True)
         return to.read_text()
 
 

@@ -140,8 +140,10 @@ class Machine:
     def access(self, addresses: Array, size: int, active: Active, used: tuple[bool, ...] = (True,)) -> Access:
         """Return what the active threads do to memory."""
         chosen = self.chosen(active)
-        given = (self.number, self.slot, self._warp_times, self._block_times, np.broadcast_to(addresses, self.count))
-        return Access(*(numbers[chosen] for numbers in given), size, self.launch.threads, used)
+        addresses = np.broadcast_to(addresses, self.count)[chosen]
+        threads, slots = self.number[chosen], self.slot[chosen]
+        warp_times, block_times = self._warp_times[chosen], self._block_times[chosen]
+        return Access(threads, slots, warp_times, block_times, addresses, size, self.launch.threads, used)
 
     def put(self, name: str, value: Array, active: Active) -> None:
         """Give a register its numbers in the threads that are active."""

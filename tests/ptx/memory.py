@@ -47,8 +47,9 @@ class Access:
         return self._with(addresses, size, lambda numbers: np.repeat(numbers, offsets.size))
 
     def _with(self, addresses: Array, size: int, change: Callable[[Array], Array]) -> "Access":
-        given = (self.threads, self.slots, self.warp_times, self.block_times)
-        return Access(*map(change, given), addresses, size, self.block_threads, self.used)
+        threads, slots = change(self.threads), change(self.slots)
+        warp_times, block_times = change(self.warp_times), change(self.block_times)
+        return Access(threads, slots, warp_times, block_times, addresses, size, self.block_threads, self.used)
 
     def expect(self, good: Array, what: str) -> None:
         """Raise a Fault that names the first thread that is not good."""
@@ -148,7 +149,7 @@ class Region:
 
     def __init__(self, address: int, count: int, size: int) -> None:
         self.address, self.size, self.end = address, size, address + count * size
-        self.data = np.frombuffer((ctypes.c_uint8 * (count * size)).from_address(address), np.uint8)
+        self.data = np.ctypeslib.as_array((ctypes.c_uint8 * (count * size)).from_address(address))
         self.written, self.writable = np.zeros(count, bool), np.zeros(count, bool)
         self.uses = Uses(count)
 

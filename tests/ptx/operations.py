@@ -39,7 +39,7 @@ def divide(x: Array, y: Array) -> Array:
         return np.asarray(x / y)
     safe = np.where(y == 0, y.dtype.type(1), y)
     down = x // safe
-    return down + ((down < 0) & (down * safe != x)).astype(x.dtype)
+    return np.asarray(down + ((down < 0) & (down * safe != x)).astype(x.dtype))
 
 
 def remainder(x: Array, y: Array) -> Array:
@@ -85,7 +85,7 @@ PLAIN = {"add": {"rn"}, "sub": {"rn"}, "mul": {"rn", "lo"}, "div": {"rn"}, "rcp"
 
 def widened(bits: Array) -> Array:
     """Return bfloat16 numbers as float32."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.asarray(bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def bfloat16(numbers: Array) -> Array:
@@ -412,7 +412,7 @@ def exchange(instruction: Instruction, kernel: Kernel) -> Step:
         numbers = by_warp(np.broadcast_to(read(machine), machine.count))
         machine.put(to, np.take_along_axis(numbers, by_warp(lanes % LANES), 1).reshape(-1), active)
         if predicate:
-            machine.put(predicate[0], np.True_, active)
+            machine.put(predicate[0], np.ones(machine.count, bool), active)
 
     return step
 

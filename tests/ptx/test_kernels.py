@@ -40,7 +40,7 @@ def launched(
 
 def ghost_calls(size: int) -> list[tuple[GhostHead, list[str]]]:
     """Return calls, and the gradients that are wanted: for each of these the reductions have another kernel."""
-    maps = {"channels": 8, "batch": 1, "kernel_size": size, "height": 5, "width": 9}
+    maps: dict[str, Any] = {"channels": 8, "batch": 1, "kernel_size": size, "height": 5, "width": 9}
     both, mul = GhostHead(**maps), GhostHead(**maps, add="none")
     add, neither = GhostHead(**maps, mul="none"), GhostHead(**maps, mul="none", add="none")
     wide = {**maps, "channels": 36, "heads": 1}  # two slices of channels
