@@ -2,6 +2,7 @@
 # make check     3 minutes of tests, after every change       make cuda-wheel  one with CUDA kernels, dist/cuda-…/
 # make test      10 minutes of tests, before a commit         make sanitize    the op tests under address and
 # make test-all  every test, as CI runs them                                   undefined-behaviour sanitizers
+# make ptx       the CUDA kernels as nvcc makes them, interpreted: needs nvcc, and no GPU
 # make lint      ruff, mypy, clang-format, shellcheck,        make docs        build the pages into build/docs
 #                actionlint                                   make release     see .github/scripts/release.py
 # make format    let ruff and clang-format rewrite            make clean       remove what these made
@@ -28,7 +29,7 @@ native_sources := $(shell find cmake include src tests/emulation docs/deployment
 # Two OpenMP threads that spin at barriers crawl as soon as anything else wants a core; sleeping ones do not.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test test-all lint format docs wheel cuda-wheel sdist plain-wheels release sanitize clean help FORCE
+.PHONY: demo check test test-all ptx lint format docs wheel cuda-wheel sdist plain-wheels release sanitize clean help FORCE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/package.stamp
@@ -37,11 +38,18 @@ demo: $(VENV)/package.stamp
 # Which tests are in which: see the markers in pyproject.toml.
 check: marked := not thorough and not slow
 test: marked := not slow
-test-all: marked :=
+test-all: marked := not ptx
 check test test-all: $(VENV)/test.stamp
 	$(bin)/cmake --build build/native --target elsa_emulated
 	ELSA_EMULATED_LIBRARY=$(CURDIR)/build/native/tests/emulation/libelsa_emulated.so \
 	  $(bin)/python -m pytest -n 2 --dist loadgroup -m '$(marked)' $(PYTEST_ARGS)
+
+# In one process: nvcc compiles a file once.
+ptx: $(VENV)/test.stamp
+	nvcc --version
+	$(bin)/cmake --build build/native --target elsa_emulated
+	ELSA_EMULATED_LIBRARY=$(CURDIR)/build/native/tests/emulation/libelsa_emulated.so \
+	  $(bin)/python -m pytest tests/ptx -m '' $(PYTEST_ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(bin)/ruff check .

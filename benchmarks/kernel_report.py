@@ -76,9 +76,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def floors() -> str:
-    """Return the least time of every kernel at the stages of ELSA-Swin-T, whose maps are those of Swin-T."""
-    rows = []
+def work() -> Iterator[tuple[str, int, int, int]]:
+    """Yield of every kernel at the stages of ELSA-Swin-T, whose maps are those of Swin-T, what it has to do at least.
+
+    That is bytes, float32 instructions, and multiply-adds of the tensor cores.
+    """
     for stage, (side, channels) in STAGES.items():
         pixels, heads, narrow = BATCH * side**2, channels // 32, channels // 3 * 2
         image, map_, query = (pixels * count * BYTES for count in (channels, heads * TAPS, narrow))
@@ -101,11 +103,17 @@ def floors() -> str:
             ("hadamard_attention backward: query and key", 5 * query, conv, 0),
             ("hadamard_attention backward: weights", 3 * query, conv, 0),
         ):
-            memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + products / TENSOR_CORE_RATE
-            millions = (instructions or products) / 1e6
-            numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
-            least = max(memory, arithmetic)
-            rows.append([f"{stage}: {name}", *numbers, f"{arithmetic * 1e6:.0f}", f"{least * 1e6:.0f}"])
+            yield f"{stage}: {name}", moved, instructions, products
+
+
+def floors() -> str:
+    """Return the least time of every kernel."""
+    rows = []
+    for name, moved, instructions, products in work():
+        memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + products / TENSOR_CORE_RATE
+        millions = (instructions or products) / 1e6
+        numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
+        rows.append([name, *numbers, f"{arithmetic * 1e6:.0f}", f"{max(memory, arithmetic) * 1e6:.0f}"])
     return table(["stage: kernel", "MB", "M multiply-adds", "µs of memory", "µs of arithmetic", "floor, µs"], rows)
 
 

@@ -30,8 +30,8 @@ WANTED = (
 STABLE = re.compile(r"(aoti_)?torch_\w+|_ITM_\w+|__gmon_start__|__cxa_finalize|__tls_get_addr")
 PYTHON = re.compile(r"_?Py[A-Z_]\w*")
 OURS = re.compile(r"_ZNK?4elsa\w+|elsa_\w+")
-# What the headers of the standard library make visible; it is weak, but where link-time optimisation joins it. And where
-# sections end: the linker shows that if a library does with which it links, as a torch without CUDA does.
+# What the headers of the standard library make visible; it is weak, but where link-time optimisation joins it. And
+# where sections end: the linker shows that if a library does with which it links, as a torch without CUDA does.
 STANDARD = re.compile(r"_ZZ?(T[ISV])?N?K?St\w+|__bss_start|_edata|_end")
 # Inline functions of torch, which must not take the place of others of their name.
 TORCH = re.compile(r"N(K?)5torch|N(K?)3c10|N(K?)2at")

@@ -40,8 +40,16 @@ extern std::mutex one_op_at_a_time;
 
 extern Index thread_index, block_index, grid_size;
 
-// Run `thread` once for every thread of every thread block.
-void run(const Grid& grid, const std::function<void()>& thread);
+// A launch of a kernel, as C and Python see it.
+struct Launch {
+  const void* kernel;
+  Grid grid;
+  const void* arguments;
+  size_t argument_bytes;
+};
+
+// Run `thread` once for every thread of every thread block; or let elsa_emulated_launch_by's function do the launch.
+void run(const Launch& launch, const std::function<void()>& thread);
 
 unsigned char* shared_memory();
 
@@ -171,7 +179,8 @@ inline int multiprocessors() { return 1; }
 
 template <typename Arguments>
 void launch(void (*kernel)(Arguments), const Grid& grid, void*, const Arguments& arguments) {
-  emulation::run(grid, [&] { kernel(arguments); });
+  emulation::run({reinterpret_cast<const void*>(kernel), grid, &arguments, sizeof arguments},
+                 [&] { kernel(arguments); });
 }
 
 }  // namespace elsa::cuda

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../../src/core/export.h"
 #include "../../src/core/index.h"
 
 namespace elsa::cuda::emulation {
@@ -48,6 +49,10 @@ bool lanes_missing;  // where all of a warp must call
 Place scheduler;
 const std::function<void()>* body;
 std::unique_ptr<unsigned char[]> shared;
+
+// Does a launch in the place of the fibers, and tells whether it went well.
+using Launcher = bool (*)(const Launch*);
+Launcher launcher = nullptr;
 
 // Not marked noreturn: the address sanitizer would look for the end of a stack that it does not know.
 __attribute__((no_sanitize("address"))) void jump(Place& place) { __builtin_longjmp(place.words, 1); }
@@ -153,10 +158,15 @@ std::array<const Message*, 32> exchange(const Message& message) {
   return all;
 }
 
-void run(const Grid& grid, const std::function<void()>& thread) {
+void run(const Launch& launch, const std::function<void()>& thread) {
+  const Grid& grid = launch.grid;
   if (grid.threads > most_threads || grid.x > most_blocks_x || grid.y > most_blocks_yz || grid.z > most_blocks_yz ||
       grid.shared_bytes > most_shared_bytes || std::min({grid.x, grid.y, grid.z}) < 1) {
     throw std::runtime_error("emulation: no device could start this grid");
+  }
+  if (launcher) {
+    if (!launcher(&launch)) throw std::runtime_error("emulation: the launch failed");
+    return;
   }
   generator.seed(0);  // the same orders for a launch, whatever ran before it
   threads = grid.threads;
@@ -171,6 +181,12 @@ void run(const Grid& grid, const std::function<void()>& thread) {
     std::memset(shared.get(), 0xff, grid.shared_bytes);
     run_block();
   }
+}
+
+// Let a function do all launches, which the tests of PTX call by ctypes; null gives them back to the fibers.
+extern "C" ELSA_EXPORT void elsa_emulated_launch_by(Launcher function) {
+  const std::lock_guard lock(one_op_at_a_time);
+  launcher = function;
 }
 
 namespace {

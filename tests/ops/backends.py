@@ -3,9 +3,10 @@
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import elsa_ext
 import pytest
@@ -71,14 +72,16 @@ def registered_ops() -> list[str]:
 
 
 @contextmanager
-def emulated_kernels() -> Iterator[None]:
-    """Let the CUDA kernels, run on the CPU, answer what the CPU kernels answer otherwise."""
+def emulated_kernels(
+    answer: Callable[[torch._ops.OpOverload], Callable[..., Any]] = lambda op: op,
+) -> Iterator[None]:
+    """Let the CUDA kernels, run on the CPU, answer what the CPU kernels answer otherwise; or what ``answer`` makes."""
     torch.ops.load_library(os.environ["ELSA_EMULATED_LIBRARY"])
     library = torch.library.Library("elsa", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")  # torch before 2.13
         for op in registered_ops():
-            library.impl(op, getattr(torch.ops.elsa_emulated, op).default, "CPU", allow_override=True)
+            library.impl(op, answer(getattr(torch.ops.elsa_emulated, op).default), "CPU", allow_override=True)
     try:
         yield
     finally:

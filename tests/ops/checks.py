@@ -10,8 +10,8 @@ from ops.cases import Case, Tensors, make, make_grad
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-# In units of the dtype's epsilon: what the formula may lose, which in float32 has logits of 8 and hence attention that is
-# off by 8 units; what of it counts where a backend is compared; and what a backend may lose where the formula loses
+# In units of the dtype's epsilon: what the formula may lose, which in float32 has logits of 8 and hence attention that
+# is off by 8 units; what of it counts where a backend is compared; and what a backend may lose where the formula loses
 # nothing. Float64 may lose more, because the oracle itself rounds in it.
 FORMULA_UNITS = {torch.float64: 32, torch.float32: 32, torch.bfloat16: 16, torch.float16: 16}
 COUNTED_UNITS = 16
@@ -23,13 +23,13 @@ def call(case: Case, tensors: Tensors) -> Tensor:
     return forward(case)(*tensors.values(), **case.options)
 
 
-def evaluate(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
-    """The result of ``case`` as "out", and the gradient of every given tensor under its own name."""
-    leaves = {name: None if t is None else t.detach().requires_grad_() for name, t in tensors.items()}
+def evaluate(case: Case, tensors: Tensors, grad: Tensor, wanted: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The result of ``case`` as "out", and the gradients of the ``wanted`` tensors, or of all, under their names."""
+    wanted = case.given if wanted is None else wanted
+    leaves = {name: None if t is None else t.detach().requires_grad_(name in wanted) for name, t in tensors.items()}
     out = call(case, leaves)
-    given = {name: leaf for name, leaf in leaves.items() if leaf is not None}
-    grads = torch.autograd.grad(out, list(given.values()), grad)
-    return {"out": out.detach(), **dict(zip(given, grads, strict=True))}
+    grads = torch.autograd.grad(out, [leaves[name] for name in wanted], grad)
+    return {"out": out.detach(), **dict(zip(wanted, grads, strict=True))}
 
 
 def formula(case: Case, tensors: Tensors, grad: Tensor) -> dict[str, Tensor]:
@@ -125,15 +125,17 @@ def check(
     matrix_dtype: torch.dtype | None = None,
     layouts: Mapping[str, str] | None = None,
     rounded_once: Collection[str] = (),
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Compare ``case`` and its gradients with the oracle, see that no input changed, and return what came.
 
-    ``rounded_once`` names the results that are to be as good as their dtype allows, where that is one of 16 bits.
+    ``rounded_once`` names the results that are to be as good as their dtype allows, where that is one of 16 bits;
+    ``wanted`` the tensors whose gradients are taken, if it is not all of them.
     """
     tensors = make(case, dtype, device, matrix_dtype, layouts)
     grad = make_grad(case, dtype, device, (layouts or {}).get("grad", "contiguous"))
     before = {name: None if t is None else t.clone() for name, t in tensors.items()}
-    actual = evaluate(case, tensors, grad)
+    actual = evaluate(case, tensors, grad, wanted)
     plain = formula(case, tensors, grad)
     exact = oracle(case, tensors, grad)
     for name, result in actual.items():

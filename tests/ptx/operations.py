@@ -1,14 +1,18 @@
-"""What PTX instructions do, for the 32 lanes of a warp at once; the names and meanings are those of the PTX manual.
+"""What PTX instructions do, for all threads at once; the names and meanings are those of the PTX manual.
 
-An operation that no kernel here uses is missing: it is named when a kernel comes to use it.
+An operation or a modifier that no kernel here uses is missing: it is named when a kernel comes to use it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ptx.machine import LANES, SHARED_WINDOW, Step, Warp
-from ptx.memory import Array, Fault, check_alignment
+from ptx.machine import Active, Machine, Source, Step, address, source
+from ptx.memory import LANES, Array, Fault
 from ptx.program import Instruction, Kernel, operands
+
+# Where generic addresses have shared memory.
+SHARED_WINDOW = 1 << 40
 
 TYPES: dict[str, type[Any]] = {
     "pred": np.bool_,
@@ -19,61 +23,76 @@ TYPES: dict[str, type[Any]] = {
     "f64": np.float64,
 }
 WIDER = {np.uint16: np.uint32, np.int16: np.int32, np.uint32: np.uint64, np.int32: np.int64}
-BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+BITS: dict[int, type[Any]] = {1: np.bool_, 8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
-COMPARISONS = {
-    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "neu": np.not_equal, "gtu": lambda x, y: ~(x <= y), "ltu": lambda x, y: ~(x >= y),
-}  # fmt: skip
+
+class Unknown(NotImplementedError):
+    """An instruction that the interpreter does not know."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        super().__init__(f"ptx: {instruction.text}")
 
 
 def divide(x: Array, y: Array) -> Array:
-    """Divide towards zero. Lanes that are not active may divide by zero."""
+    """Divide towards zero. Threads that are not active may divide by zero."""
     if x.dtype.kind == "f":
-        return x / y
+        return np.asarray(x / y)
     safe = np.where(y == 0, y.dtype.type(1), y)
-    quotient = abs(x) // abs(safe)
-    return np.where((x < 0) != (safe < 0), -quotient, quotient) if x.dtype.kind == "i" else quotient
+    down = x // safe
+    return np.asarray(down + ((down < 0) & (down * safe != x)).astype(x.dtype))
 
 
 def remainder(x: Array, y: Array) -> Array:
-    return x - divide(x, y) * y
+    return np.asarray(x - divide(x, y) * y)
 
 
-def shift(x: Array, count: Array, left: bool) -> Array:
-    """Shift as PTX does: counts beyond the width leave nothing, or the sign."""
-    bits = x.dtype.itemsize * 8
-    count = count.astype(np.int64)
-    if left:
-        return np.where(count < bits, x << np.minimum(count, bits - 1).astype(x.dtype), x.dtype.type(0))
-    if x.dtype.kind == "i":
-        return x >> np.minimum(count, bits - 1).astype(x.dtype)
-    return np.where(count < bits, x >> np.minimum(count, bits - 1).astype(x.dtype), x.dtype.type(0))
+def shift_left(x: Array, count: Array) -> Array:
+    """A count beyond the width leaves nothing."""
+    bits = 8 * x.dtype.itemsize
+    return np.where(count < bits, x << np.minimum(count, bits - 1).astype(x.dtype), x.dtype.type(0))
 
 
-BINARY = {
+def shift_right(x: Array, count: Array) -> Array:
+    """A count beyond the width leaves nothing, or the sign."""
+    bits = 8 * x.dtype.itemsize
+    shifted = x >> np.minimum(count, bits - 1).astype(x.dtype)
+    return shifted if x.dtype.kind == "i" else np.where(count < bits, shifted, x.dtype.type(0))
+
+
+def unequal(x: Array, y: Array) -> Array:
+    """Neither is NaN, and they differ."""
+    return np.asarray((x < y) | (x > y))
+
+
+# The unordered ones hold for NaN.
+COMPARISONS: dict[str, Callable[[Array, Array], Array]] = {
+    "eq": np.equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "equ": lambda x, y: ~unequal(x, y), "neu": np.not_equal, "ltu": lambda x, y: ~(x >= y),
+    "leu": lambda x, y: ~(x > y), "gtu": lambda x, y: ~(x <= y), "geu": lambda x, y: ~(x < y),
+    "num": lambda x, y: (x == x) & (y == y), "nan": lambda x, y: (x != x) | (y != y),
+}  # fmt: skip
+BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.fmin, "max": np.fmax, "div": divide,
     "rem": remainder, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+    "copysign": lambda x, y: np.copysign(y, x),
 }  # fmt: skip
-UNARY = {"neg": np.negative, "not": np.invert, "abs": np.abs, "ex2": np.exp2, "lg2": np.log2, "rcp": np.reciprocal}
+UNARY: dict[str, Callable[[Array], Array]] = {
+    "neg": np.negative, "not": np.invert, "abs": np.abs, "rcp": np.reciprocal, "mov": lambda x: x,
+}  # fmt: skip
+# By operation, what may stand between its name and its type without another meaning: all round to the nearest.
+PLAIN = {"add": {"rn"}, "sub": {"rn"}, "mul": {"rn", "lo"}, "div": {"rn"}, "rcp": {"rn"}}
 
 
 def widened(bits: Array) -> Array:
     """Return bfloat16 numbers as float32."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.asarray(bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def bfloat16(numbers: Array) -> Array:
     """Round float32 numbers to the nearest bfloat16, and to an even one of two."""
-    bits = numbers.view(np.uint32)
+    bits = np.asarray(numbers, np.float32).view(np.uint32)
     rounded = (bits + ((bits >> np.uint32(16) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return np.where(np.isnan(numbers), np.uint16(0x7FFF), rounded.astype(np.uint16))
-
-
-def halves(words: Array, kind: str) -> Array:
-    """Return the two 16-bit numbers of every word, as float64 in a row."""
-    pair = np.stack([words & np.uint32(0xFFFF), words >> np.uint32(16)], 1).astype(np.uint16)
-    return (widened(pair) if kind == "bf16" else pair.view(np.float16)).astype(np.float64)
 
 
 def vector(operand: str) -> tuple[str, ...]:
@@ -81,277 +100,376 @@ def vector(operand: str) -> tuple[str, ...]:
     return operands(operand.strip("{}"))
 
 
-def simple(instruction: Instruction) -> Step | None:
+def function(to: str, of: Callable[..., Array], *sources: Source) -> Step:
+    """Return the step that puts a function of some numbers into a register."""
+    return lambda machine, active: machine.put(to, of(*(read(machine) for read in sources)), active)
+
+
+def simple(instruction: Instruction, kernel: Kernel) -> Step:
     """Operations whose result is a function of numbers of one type."""
-    name, kind = instruction.parts[0], TYPES.get(instruction.parts[-1])
-    to, *sources = instruction.operands
-    if kind is None:
-        return None
-    of_kind: type[Any] = kind
-
-    def numbers(warp: Warp) -> list[Array]:
-        return [warp.get(source, of_kind) for source in sources]
-
-    if name == "mov":
-        if sources[0].startswith("{"):
-            return lambda warp, active: warp.put(to, joined(warp, vector(sources[0]), of_kind), active)
-        if to.startswith("{"):
-            return lambda warp, active: split(warp, vector(to), warp.get(sources[0], of_kind), active)
-        return lambda warp, active: warp.put(to, numbers(warp)[0], active)
-    if name == "mul" and "wide" in instruction.parts:
-        wide = WIDER[of_kind]
-        return lambda warp, active: warp.put(to, np.multiply(*(x.astype(wide) for x in numbers(warp))), active)
-    if name == "mul" and "hi" in instruction.parts:
-        wide = WIDER[of_kind]
-        return lambda warp, active: warp.put(
-            to, (np.multiply(*(x.astype(wide) for x in numbers(warp))) >> wide(32)).astype(of_kind), active
-        )
-    if name in ("mad", "fma"):
-        # Of float32 the product is exact in float64.
-        exact = np.float64 if of_kind is np.float32 else of_kind
-        if "wide" in instruction.parts:
-            raise NotImplementedError(instruction.text)
-
-        def multiply_add(warp: Warp, active: Array) -> None:
-            x, y, z = (number.astype(exact) for number in numbers(warp))
-            warp.put(to, (x * y + z).astype(of_kind), active)
-
-        return multiply_add
+    name, modifiers, kind = instruction.parts[0], instruction.parts[1:-1], TYPES[instruction.parts[-1]]
+    to, *names = instruction.operands
+    sources = [source(operand, kind) for operand in names]
+    if name == "mov" and names[0].startswith("{"):
+        return join(to, vector(names[0]), kind)
+    if name == "mov" and to.startswith("{"):
+        return split(vector(to), sources[0], kind)
+    if name == "setp" and modifiers[0] == "ne" and len(modifiers) == 1:
+        return function(to, unequal if np.issubdtype(kind, np.floating) else np.not_equal, *sources)
+    if name == "setp" and modifiers[0] in COMPARISONS and len(modifiers) == 1:
+        return function(to, COMPARISONS[modifiers[0]], *sources)
+    if set(modifiers) - PLAIN.get(name, set()):
+        raise Unknown(instruction)
     if name in BINARY:
-        return lambda warp, active: warp.put(to, BINARY[name](*numbers(warp)).astype(of_kind), active)
+        return function(to, BINARY[name], *sources)
     if name in UNARY:
-        return lambda warp, active: warp.put(to, UNARY[name](numbers(warp)[0]), active)
+        return function(to, UNARY[name], *sources)
     if name in ("shl", "shr"):
-        return lambda warp, active: warp.put(
-            to, shift(warp.get(sources[0], of_kind), warp.get(sources[1], np.uint32), name == "shl"), active
-        )
+        return function(to, shift_left if name == "shl" else shift_right, sources[0], source(names[1], np.uint32))
     if name == "selp":
-        return lambda warp, active: warp.put(
-            to,
-            np.where(warp.get(sources[2], np.bool_), warp.get(sources[0], of_kind), warp.get(sources[1], of_kind)),
-            active,
-        )
-    if name == "setp":
-        compare = COMPARISONS[instruction.parts[1]]
-        return lambda warp, active: warp.put(to, compare(*numbers(warp)), active)
-    return None
+        return function(to, np.where, source(names[2], np.bool_), *sources[:2])
+    raise Unknown(instruction)
 
 
-def joined(warp: Warp, names: tuple[str, ...], kind: type[Any]) -> Array:
+def join(to: str, names: tuple[str, ...], kind: type[Any]) -> Step:
     """Put the numbers of several registers side by side, the first lowest."""
-    part = np.dtype(kind).itemsize // len(names)
-    return np.stack([warp.get(name, BITS[part]) for name in names], 1).view(kind).reshape(LANES)
+    part = BITS[8 * np.dtype(kind).itemsize // len(names)]
+
+    def side_by_side(*numbers: Array) -> Array:
+        return np.stack(np.broadcast_arrays(*numbers), -1).view(kind)[..., 0]
+
+    return function(to, side_by_side, *(source(name, part) for name in names))
 
 
-def split(warp: Warp, names: tuple[str, ...], value: Array, active: Array) -> None:
+def split(names: tuple[str, ...], read: Source, kind: type[Any]) -> Step:
     """Take a number apart."""
-    parts = np.ascontiguousarray(value).reshape(LANES, 1).view(BITS[value.dtype.itemsize // len(names)])
-    for index, name in enumerate(names):
-        warp.put(name, parts[:, index], active)
+    part = BITS[8 * np.dtype(kind).itemsize // len(names)]
+
+    def step(machine: Machine, active: Active) -> None:
+        parts = np.ascontiguousarray(read(machine))[:, None].view(part)
+        for index, name in enumerate(names):
+            machine.put(name, np.ascontiguousarray(parts[:, index]), active)
+
+    return step
 
 
-def convert(instruction: Instruction) -> Step:
+def multiply_widely(instruction: Instruction, kernel: Kernel) -> Step:
+    """``mul.wide`` and ``mul.hi``: what needs a type of twice the size."""
+    to, *names = instruction.operands
+    kind = TYPES[instruction.parts[2]]
+    wide = WIDER[kind]
+    bits = 8 * np.dtype(kind).itemsize
+
+    def product(x: Array, y: Array) -> Array:
+        exact = x.astype(wide) * y.astype(wide)
+        return np.asarray(exact if instruction.parts[1] == "wide" else (exact >> wide(bits)).astype(kind))
+
+    return function(to, product, *(source(name, kind) for name in names))
+
+
+def multiply_add(instruction: Instruction, kernel: Kernel) -> Step:
+    """``mad.lo`` of integers, ``fma`` of floating-point numbers, which rounds once."""
+    to, *names = instruction.operands
+    name, modifier, kind = instruction.parts
+    sources = [source(operand, TYPES[kind]) for operand in names]
+    if (name, modifier) == ("mad", "lo"):
+        return function(to, lambda x, y, z: x * y + z, *sources)
+    # The exact product of two float32 numbers is a float64 number; that of two float64 numbers nearly a long double.
+    into, exact = (np.float32, np.float64) if kind == "f32" else (np.float64, np.longdouble)
+    if name != "fma" or kind not in ("f32", "f64") or modifier not in ("rn", "rm"):
+        raise Unknown(instruction)
+
+    def rounded(x: Array, y: Array, z: Array) -> Array:
+        precise = x.astype(exact) * y.astype(exact) + z.astype(exact)
+        nearest = precise.astype(into)
+        if modifier == "rn":
+            return np.asarray(nearest)
+        return np.where(nearest > precise, np.nextafter(nearest, into(-np.inf)), nearest)
+
+    return function(to, rounded, *sources)
+
+
+def power_of_two(instruction: Instruction, kernel: Kernel) -> Step:
+    """``ex2.approx.ftz.f32``: numbers too small for full precision become 0."""
+    if instruction.operation != "ex2.approx.ftz.f32":
+        raise Unknown(instruction)
+    least = np.finfo(np.float32).tiny
+
+    def power(x: Array) -> Array:
+        result = np.exp2(x)
+        return np.where(result < least, np.float32(0), result)
+
+    return function(instruction.operands[0], power, source(instruction.operands[1], np.float32))
+
+
+def convert(instruction: Instruction, kernel: Kernel) -> Step:
     """``cvt``: numbers of one type to another."""
-    to, source = instruction.operands
-    into, from_ = instruction.parts[-2:]
-    rounding = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}.get(instruction.parts[1])
-    if into == "bf16":
-        return lambda warp, active: warp.put(to, bfloat16(warp.get(source, np.float32)), active)
-    if from_ == "bf16":
-        return lambda warp, active: warp.put(to, widened(warp.get(source, np.uint16)), active)
+    to, name = instruction.operands
+    *modifiers, into, from_ = instruction.parts[1:]
+    width = BITS[kernel.width(to)]
+    if modifiers == ["rn"] and (into, from_) == ("bf16", "f32"):
+        return function(to, bfloat16, source(name, np.float32))
+    if not modifiers and from_ == "bf16" and into == "f32":
+        return function(to, widened, source(name, np.uint16))
     kind, other = TYPES[into], TYPES[from_]
+    whole = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+    (modifier,) = modifiers or ["rn"]
 
-    def step(warp: Warp, active: Array) -> None:
-        number = warp.get(source, other)
-        warp.put(to, (rounding(number) if rounding else number).astype(kind), active)
+    def converted(x: Array) -> Array:
+        if modifier == "sat":
+            return np.asarray(np.clip(np.where(np.isnan(x), 0, x), 0, 1).astype(kind))
+        x = whole[modifier](x) if modifier in whole else x
+        if np.issubdtype(other, np.floating) and np.issubdtype(kind, np.integer):
+            x = np.clip(np.where(np.isnan(x), 0, x), *limits)
+        result = x.astype(kind)
+        # A register may be wider than what is converted.
+        return np.asarray(result if result.dtype.itemsize == np.dtype(width).itemsize else result.astype(width))
 
-    return step
+    if np.issubdtype(kind, np.integer):
+        # The largest number that float64 has is below that of 64 bits.
+        limits = np.iinfo(kind).min, np.nextafter(float(np.iinfo(kind).max) + 1, 0)
+    if modifier not in ("rn", "sat", *whole) or (modifier == "sat" and not np.issubdtype(kind, np.floating)):
+        raise Unknown(instruction)
+    return function(to, converted, source(name, other))
 
 
-def insert(instruction: Instruction) -> Step:
+def insert(instruction: Instruction, kernel: Kernel) -> Step:
     """``bfi``: some bits of one word in the place of those of another."""
-    to, source, base, first, count = instruction.operands
+    if instruction.operation != "bfi.b32":
+        raise Unknown(instruction)
+    to, *names = instruction.operands
 
-    def step(warp: Warp, active: Array) -> None:
-        bits, word, place, length = (
-            warp.get(name, np.uint32).astype(np.uint64) for name in (source, base, first, count)
-        )
+    def inserted(bits: Array, word: Array, place: Array, length: Array) -> Array:
+        bits, word, place, length = (number.astype(np.uint64) for number in (bits, word, place, length))
         mask = ((np.uint64(1) << length) - np.uint64(1)) << place
-        warp.put(to, (word & ~mask | bits << place & mask).astype(np.uint32), active)
+        return np.asarray((word & ~mask | bits << place & mask).astype(np.uint32))
 
-    return step
+    return function(to, inserted, *(source(name, np.uint32) for name in names))
 
 
-def load(instruction: Instruction) -> Step:
+def permute(instruction: Instruction, kernel: Kernel) -> Step:
+    """``prmt``: four of the eight bytes of two words; 8 more than a byte's number stands for its sign."""
+    if instruction.operation != "prmt.b32":
+        raise Unknown(instruction)
+    to, *names = instruction.operands
+
+    def permuted(low: Array, high: Array, selector: Array) -> Array:
+        both = high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
+        result = np.zeros(np.broadcast(low, high, selector).shape, np.uint32)
+        for byte in range(4):
+            chosen = (selector >> np.uint32(4 * byte)).astype(np.uint64) & np.uint64(15)
+            found = both >> np.uint64(8) * (chosen & np.uint64(7)) & np.uint64(0xFF)
+            found = np.where(chosen < 8, found, (found >> np.uint64(7)) * np.uint64(0xFF))
+            result |= found.astype(np.uint32) << np.uint32(8 * byte)
+        return result
+
+    return function(to, permuted, *(source(name, np.uint32) for name in names))
+
+
+def load(instruction: Instruction, kernel: Kernel) -> Step:
     """``ld``: one to four numbers side by side."""
-    to, place = vector(instruction.operands[0]), instruction.operands[1]
-    space, kind = instruction.parts[1], TYPES[instruction.parts[-1]]
-    size = np.dtype(kind).itemsize * len(to)
+    to, where = vector(instruction.operands[0]), address(instruction.operands[1], kernel)
+    space, kind, size = instruction.parts[1], TYPES[instruction.parts[-1]], instruction.accessed_bytes
+    if space not in ("shared", "param", "global") or set(instruction.parts[2:-1]) - {"v2", "v4"}:
+        raise Unknown(instruction)
+    # The compiler loads padding together with what lies before it.
+    used = tuple(name in kernel.sources for name in to)
 
-    def step(warp: Warp, active: Array) -> None:
-        addresses = warp.addresses(place)[active]
-        if addresses.size == 0:
-            return
-        if space == "shared":
-            data = warp.block.shared.read(warp.number, warp.threads[active], addresses, size)
-        elif space == "param":
-            data = warp.block.parameters[addresses[:, None] + np.arange(size)]
+    def step(machine: Machine, active: Active) -> None:
+        if space == "param":
+            places = np.broadcast_to(where(machine), machine.count)[machine.chosen(active)]
+            data = machine.parameters[places[:, None] + np.arange(size)]
         else:
-            check_alignment(addresses, size)
-            data = np.stack([warp.block.memory.at(int(address), size) for address in addresses])
-        numbers = np.zeros((LANES, len(to)), kind)
-        numbers[active] = np.ascontiguousarray(data).view(kind)
+            access = machine.access(where(machine), size, active, used)
+            if machine.counts is not None:
+                machine.counts.access(space, access)
+            data = machine.shared.read(access) if space == "shared" else machine.memory.read(access)
+        numbers = np.ascontiguousarray(data).view(kind).reshape(-1, len(to))
         for index, name in enumerate(to):
-            # A register may be wider than what is loaded.
-            bits = register_kind(warp.block.kernel, name)
-            number = numbers[:, index]
-            warp.put(name, number if number.dtype.itemsize == np.dtype(bits).itemsize else number.astype(bits), active)
+            machine.put(name, spread(numbers[:, index], machine, active, BITS[kernel.width(name)]), active)
 
     return step
 
 
-def register_kind(kernel: Kernel, name: str) -> type[Any]:
-    """Return the type of a register's bits."""
-    return BITS[kernel.widths[name.rstrip("0123456789")] // 8]
+def spread(numbers: Array, machine: Machine, active: Active, width: type[Any]) -> Array:
+    """Return numbers of active threads as numbers of all, of the width of a register, which may be wider."""
+    if numbers.dtype.itemsize != np.dtype(width).itemsize:
+        numbers = numbers.astype(width)
+    if active is None:
+        return np.ascontiguousarray(numbers)
+    whole = np.zeros(machine.count, numbers.dtype)
+    whole[active] = numbers
+    return whole
 
 
-def store(instruction: Instruction) -> Step:
+def store(instruction: Instruction, kernel: Kernel) -> Step:
     """``st``: one to four numbers side by side."""
-    place, sources = instruction.operands[0], vector(instruction.operands[1])
-    space, kind = instruction.parts[1], TYPES[instruction.parts[-1]]
+    where, names = address(instruction.operands[0], kernel), vector(instruction.operands[1])
+    space, size = instruction.parts[1], instruction.accessed_bytes
+    sources = [source(name, TYPES[instruction.parts[-1]]) for name in names]
+    if space not in ("shared", "global") or set(instruction.parts[2:-1]) - {"v2", "v4"}:
+        raise Unknown(instruction)
 
-    def step(warp: Warp, active: Array) -> None:
-        addresses = warp.addresses(place)[active]
-        if addresses.size == 0:
-            return
-        data = np.stack([warp.get(source, kind)[active] for source in sources], 1).view(np.uint8)
-        if space == "shared":
-            warp.block.shared.write(warp.number, warp.threads[active], addresses, data)
-            return
-        check_alignment(addresses, data.shape[1])
-        for address, row in zip(addresses, data, strict=True):
-            warp.block.memory.at(int(address), data.shape[1])[:] = row
+    def step(machine: Machine, active: Active) -> None:
+        chosen = machine.chosen(active)
+        numbers = np.stack([np.broadcast_to(read(machine), machine.count)[chosen] for read in sources], 1)
+        access = machine.access(where(machine), size, active)
+        if machine.counts is not None:
+            machine.counts.access(space, access)
+        (machine.shared if space == "shared" else machine.memory).write(access, numbers.view(f"V{size}")[:, 0])
 
     return step
 
 
-def load_matrices(instruction: Instruction) -> Step:
+# Of an 8 × 8 matrix that is spread over a warp, each lane has two neighbours of a row.
+ROW, COLUMN = np.arange(LANES) // 4, np.arange(LANES) % 4 * 2
+
+
+def by_warp(numbers: Array) -> Array:
+    return numbers.reshape(-1, LANES)
+
+
+def load_matrices(instruction: Instruction, kernel: Kernel) -> Step:
     """``ldmatrix``: four 8 × 8 matrices of 16-bit numbers, whose rows the lanes give."""
-    to, place = vector(instruction.operands[0]), instruction.operands[1]
+    to, where = vector(instruction.operands[0]), address(instruction.operands[1], kernel)
     transposed = "trans" in instruction.parts
+    if instruction.operation.replace(".trans", "") != "ldmatrix.sync.aligned.m8n8.x4.shared.b16":
+        raise Unknown(instruction)
 
-    def step(warp: Warp, active: Array) -> None:
-        warp.expect_all(active)
-        rows = warp.block.shared.read(warp.number, warp.threads, warp.addresses(place), 16).view(np.uint16)
-        row, column = np.arange(LANES) // 4, np.arange(LANES) % 4 * 2
+    def step(machine: Machine, active: Active) -> None:
+        machine.expect_warps(active)
+        access = machine.access(where(machine), 16, active)
+        if machine.counts is not None:
+            machine.counts.access("shared", access)
+        data = machine.shared.read(access)
+        matrices = np.ascontiguousarray(data).view(np.uint16).reshape(-1, 4, 8, 8)
         for index, name in enumerate(to):
-            matrix = rows[8 * index : 8 * index + 8]
-            matrix = matrix.T if transposed else matrix
-            pair = np.stack([matrix[row, column], matrix[row, column + 1]], 1)
-            warp.put(name, np.ascontiguousarray(pair).view(np.uint32).reshape(LANES), active)
+            matrix = matrices[:, index].swapaxes(1, 2) if transposed else matrices[:, index]
+            pair = np.stack([matrix[:, ROW, COLUMN], matrix[:, ROW, COLUMN + 1]], -1)
+            words = np.ascontiguousarray(pair).view(np.uint32).reshape(-1)
+            machine.put(name, spread(words, machine, active, np.uint32), active)
 
     return step
 
 
-def multiply_matrices(instruction: Instruction) -> Step:
-    """``mma.m16n8k16`` of 16-bit numbers with sums in float32."""
-    to, left, right, sums = (vector(operand) for operand in instruction.operands)
-    kind = instruction.parts[-2]
-    row, column = np.arange(LANES) // 4, np.arange(LANES) % 4 * 2
+def halves(words: Array, kind: str) -> tuple[Array, Array]:
+    """Return the lower and the upper 16-bit number of every word, as float64, by warp."""
+    pair = by_warp(words)[..., None].view(np.uint16)
+    numbers = (widened(pair) if kind == "bf16" else pair.view(np.float16)).astype(np.float64)
+    return numbers[..., 0], numbers[..., 1]
 
-    def step(warp: Warp, active: Array) -> None:
-        warp.expect_all(active)
-        a, b, c = np.zeros((16, 16)), np.zeros((16, 8)), np.zeros((16, 8))
-        for index, name in enumerate(left):
-            for half, number in enumerate(halves(warp.get(name, np.uint32), kind).T):
-                a[row + 8 * (index % 2), column + half + 8 * (index // 2)] = number
-        for index, name in enumerate(right):
-            for half, number in enumerate(halves(warp.get(name, np.uint32), kind).T):
-                b[column + half + 8 * index, row] = number
-        for index, name in enumerate(sums):
-            c[row + 8 * (index // 2), column + index % 2] = warp.get(name, np.float32)
+
+def multiply_matrices(instruction: Instruction, kernel: Kernel) -> Step:
+    """``mma.m16n8k16`` of 16-bit numbers with sums in float32."""
+    to, *given = (vector(operand) for operand in instruction.operands)
+    left, right = ([source(name, np.uint32) for name in names] for names in given[:2])
+    sums = [source(name, np.float32) for name in given[2]]
+    kind = instruction.parts[-2]
+    known = [f"mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32" for kind in ("f16", "bf16")]
+    if instruction.operation not in known:
+        raise Unknown(instruction)
+
+    def step(machine: Machine, active: Active) -> None:
+        machine.expect_warps(active)
+        warps = machine.count // LANES
+        a, b, c = np.zeros((warps, 16, 16)), np.zeros((warps, 16, 8)), np.zeros((warps, 16, 8))
+        for index, read in enumerate(left):
+            for half, number in enumerate(halves(read(machine), kind)):
+                a[:, ROW + 8 * (index % 2), COLUMN + half + 8 * (index // 2)] = number
+        for index, read in enumerate(right):
+            words = np.broadcast_to(read(machine), machine.count)
+            for half, number in enumerate(halves(np.ascontiguousarray(words), kind)):
+                b[:, COLUMN + half + 8 * index, ROW] = number
+        for index, read in enumerate(sums):
+            c[:, ROW + 8 * (index // 2), COLUMN + index % 2] = by_warp(np.broadcast_to(read(machine), machine.count))
         product = (a @ b + c).astype(np.float32)
         for index, name in enumerate(to):
-            warp.put(name, product[row + 8 * (index // 2), column + index % 2], active)
+            machine.put(name, product[:, ROW + 8 * (index // 2), COLUMN + index % 2].reshape(-1), active)
 
     return step
 
 
-def exchange(instruction: Instruction) -> Step:
+def exchange(instruction: Instruction, kernel: Kernel) -> Step:
     """``shfl``: every lane reads another one's number."""
-    to, source, lane = instruction.operands[0].split("|")[0], *instruction.operands[1:3]
-    flipped = "bfly" in instruction.parts
+    (to, *predicate), name, lane, rest, members = (
+        instruction.operands[0].split("|"), *instruction.operands[1:],
+    )  # fmt: skip
+    how = instruction.parts[2]
+    if instruction.operation not in ("shfl.sync.bfly.b32", "shfl.sync.idx.b32"):
+        raise Unknown(instruction)
+    read, other = source(name, np.uint32), source(lane, np.uint32)
+    all_lanes, all_members = source(rest, np.uint32), source(members, np.uint32)
 
-    def step(warp: Warp, active: Array) -> None:
-        warp.expect_all(active)
-        other = warp.get(lane, np.uint32).astype(np.int64)
-        other = np.arange(LANES) ^ other if flipped else other
-        if "|" in instruction.operands[0]:
-            warp.put(instruction.operands[0].split("|")[1], np.ones(LANES, bool), active)
-        warp.put(to, warp.get(source, np.uint32)[other % LANES], active)
+    def step(machine: Machine, active: Active) -> None:
+        machine.expect_warps(active)
+        chosen = machine.chosen(active)
+        given = np.broadcast_arrays(machine.lane, *(number(machine) for number in (other, all_lanes, all_members)))
+        if (given[2][chosen] != LANES - 1).any() or (given[3][chosen] != 0xFFFFFFFF).any():
+            raise Unknown(instruction)
+        lanes = given[1].astype(np.int64) ^ (given[0] if how == "bfly" else 0)
+        if (lanes[chosen] >= LANES).any():
+            raise Fault("a lane is exchanged with that does not exist")
+        numbers = by_warp(np.broadcast_to(read(machine), machine.count))
+        machine.put(to, np.take_along_axis(numbers, by_warp(lanes % LANES), 1).reshape(-1), active)
+        if predicate:
+            machine.put(predicate[0], np.ones(machine.count, bool), active)
 
     return step
 
 
-def control(instruction: Instruction, labels: dict[str, int]) -> Step | None:
-    """Branches, ends and barriers."""
-
-    def branch(warp: Warp, active: Array) -> None:
-        warp.places[active] = labels[instruction.operands[0]]
-
-    def end(warp: Warp, active: Array) -> None:
-        warp.ended |= active
-
-    def wait_for_block(warp: Warp, active: Array) -> None:
-        warp.at_barrier |= active
-
-    def wait_for_warp(warp: Warp, active: Array) -> None:
-        warp.expect_all(active)
-        warp.block.shared.pass_warp_barrier(warp.number)
-
-    def nothing(warp: Warp, active: Array) -> None:
-        pass
-
-    steps = {"nop": nothing, "bra": branch, "ret": end, "bar.sync": wait_for_block, "bar.warp.sync": wait_for_warp}
-    return steps.get(instruction.operation.removesuffix(".uni"))
-
-
-def address_space(instruction: Instruction) -> Step:
+def address_space(instruction: Instruction, kernel: Kernel) -> Step:
     """``cvta``: between addresses of one memory and of any."""
-    to, source = instruction.operands
+    to, name = instruction.operands
     offset = np.uint64(SHARED_WINDOW if "shared" in instruction.parts else 0)
-    if "to" in instruction.parts:
-        return lambda warp, active: warp.put(to, warp.get(source, np.uint64) - offset, active)
-    return lambda warp, active: warp.put(to, warp.get(source, np.uint64) + offset, active)
+    into = np.subtract if "to" in instruction.parts else np.add
+    return function(to, lambda place: into(place, offset), source(name, np.uint64))
 
 
-SPECIAL = {
-    "bfi": insert,
-    "cvt": convert,
-    "ld": load,
-    "st": store,
-    "ldmatrix": load_matrices,
-    "mma": multiply_matrices,
-    "shfl": exchange,
-    "cvta": address_space,
-}
+def branch(instruction: Instruction, kernel: Kernel) -> Step:
+    place = kernel.labels[instruction.operands[0]]
 
+    def step(machine: Machine, active: Active) -> None:
+        machine.places[machine.chosen(active)] = place
 
-def step_of(instruction: Instruction, labels: dict[str, int]) -> Step:
-    """Return what an instruction does."""
-    step = control(instruction, labels)
-    if step is None and instruction.parts[0] in SPECIAL:
-        step = SPECIAL[instruction.parts[0]](instruction)
-    if step is None and instruction.operands:
-        step = simple(instruction)
-    if step is None:
-        raise NotImplementedError(f"ptx: {instruction.text}")
     return step
+
+
+def end(instruction: Instruction, kernel: Kernel) -> Step:
+    def step(machine: Machine, active: Active) -> None:
+        machine.ended[machine.chosen(active)] = True
+
+    return step
+
+
+def barrier(instruction: Instruction, kernel: Kernel) -> Step:
+    def wait_for_block(machine: Machine, active: Active) -> None:
+        machine.expect_warps(active)
+        machine.waiting[machine.chosen(active)] = True
+
+    if instruction.operation == "bar.warp.sync" and instruction.operands in (("-1",), ("0xffffffff",)):
+        return lambda machine, active: machine.pass_warp_barrier(active)
+    if instruction.operation == "bar.sync" and instruction.operands == ("0",):
+        return wait_for_block
+    raise Unknown(instruction)
+
+
+SPECIAL: dict[str, Callable[[Instruction, Kernel], Step]] = {
+    "mad": multiply_add, "fma": multiply_add, "ex2": power_of_two, "cvt": convert, "bfi": insert, "prmt": permute,
+    "ld": load, "st": store, "ldmatrix": load_matrices, "mma": multiply_matrices, "shfl": exchange,
+    "cvta": address_space, "bra": branch, "ret": end, "bar": barrier,
+}  # fmt: skip
+
+
+def step_of(instruction: Instruction, kernel: Kernel) -> Step:
+    """Return what an instruction does."""
+    if instruction.parts[:2] in (("mul", "wide"), ("mul", "hi")):
+        return multiply_widely(instruction, kernel)
+    try:
+        return SPECIAL.get(instruction.parts[0], simple)(instruction, kernel)
+    except (KeyError, IndexError, ValueError) as missing:
+        raise Unknown(instruction) from missing
 
 
 def program_of(kernel: Kernel) -> list[Step]:
     """Return what the instructions of a kernel do."""
-    return [step_of(instruction, kernel.labels) for instruction in kernel.instructions]
-
-
-__all__ = ["Fault", "program_of"]
+    return [step_of(instruction, kernel) for instruction in kernel.instructions]

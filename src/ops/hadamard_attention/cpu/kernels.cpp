@@ -214,7 +214,8 @@ void backward_as(const Call& op, int64_t first_chunk, int64_t last_chunk) {
           const auto grad = pixel_row<T>(op.grad, tile, band.first_row + y, channels, grad_row);
           T* to = grad_logits + y * tile.columns * plan.logits_stride();
           softmax.backward(taps, tile.columns, plan.shape.heads, attn, grad, {to, plan.logits_stride()});
-          if (op.grad_proj_bias != nullptr) add_row<T>(to, tile.columns, plan.logits_stride(), channels, sums.proj_bias);
+          if (op.grad_proj_bias != nullptr)
+            add_row<T>(to, tile.columns, plan.logits_stride(), channels, sums.proj_bias);
         }
         if (op.grad_proj_weight != nullptr) {
           project_gradient<T>(plan, band.pixels(), hidden, grad_logits, sums.proj);
