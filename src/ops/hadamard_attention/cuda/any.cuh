@@ -1,5 +1,5 @@
-// hadamard_attention for what the kernels with a compile-time K leave: other kernel sizes, strides, group widths that are
-// not multiples of 4, float64, huge maps.
+// hadamard_attention for what the kernels with a compile-time K leave: other kernel sizes, strides, group widths that
+// are not multiples of 4, float64, huge maps.
 #pragma once
 
 #include <cmath>
@@ -127,7 +127,7 @@ __device__ A over_lanes(A number, const Fold& fold) {
 template <typename T, bool Backward>
 __global__ void __launch_bounds__(any_threads, any_resident_blocks) softmax_any_kernel(const Softmax op) {
   using A = Accumulator<T>;
-  const int64_t taps = op.shape.taps();
+  const int64_t taps = op.shape.neighbourhood.kernel_size * op.shape.neighbourhood.kernel_size;
   const auto add = [](A left, A right) { return left + right; };
   const auto larger = [](A left, A right) { return left > right || left != left ? left : right; };
   const int lane = threadIdx.x % softmax_lanes;

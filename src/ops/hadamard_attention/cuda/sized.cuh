@@ -99,9 +99,8 @@ void softmax_sized(const Softmax& op, void* stream) {
   choose_narrow(op.out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     choose(all_runs, [&](auto run) {
-      choose(is_backward, [&](auto backward) {
-        launch_softmax<SoftmaxTraits<T, K, run.value, backward.value>>(op, stream);
-      });
+      choose(is_backward,
+             [&](auto backward) { launch_softmax<SoftmaxTraits<T, K, run.value, backward.value>>(op, stream); });
     });
   });
 }
