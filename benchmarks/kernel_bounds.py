@@ -43,8 +43,8 @@ KERNELS = {
     "ghost_head forward": ["GatherPlanesTraits<__nv_bfloat16, 7, true, true, false>"],
     "ghost_head backward": ["GatherPlanesTraits<__nv_bfloat16, 7, true, true, true>", "reduce_planes_kernel"],
     "hadamard_attention: convolution, GELU": ["ConvStep)0"],
-    "hadamard_attention: softmax": ["SoftmaxTraits<__nv_bfloat16, false"],
-    "hadamard_attention backward: softmax": ["SoftmaxTraits<__nv_bfloat16, true"],
+    "hadamard_attention: softmax": ["SoftmaxTraits<__nv_bfloat16, 7, true, false>"],
+    "hadamard_attention backward: softmax": ["SoftmaxTraits<__nv_bfloat16, 7, true, true>"],
     "hadamard_attention backward: convolution, GELU'": ["ConvStep)1"],
     "hadamard_attention backward: query and key": ["ConvStep)2"],
     "hadamard_attention backward: weights": ["weight_gradient_kernel"],
@@ -68,10 +68,9 @@ def call_ops() -> None:
     add = random(channels, KERNEL_SIZE, KERNEL_SIZE).requires_grad_()
     backward(elsa_ext.ghost_head(image(channels), image(heads * TAPS), None, add, kernel_size=KERNEL_SIZE))
     weight = random(narrow, 4, KERNEL_SIZE, KERNEL_SIZE).requires_grad_()
+    projection = random(heads * TAPS, narrow), random(heads * TAPS).requires_grad_()
     backward(
-        elsa_ext.hadamard_attention(
-            image(narrow), image(narrow), weight, random(narrow), random(heads * TAPS, narrow), None, heads=heads
-        )
+        elsa_ext.hadamard_attention(image(narrow), image(narrow), weight, random(narrow), *projection, heads=heads)
     )
     relative = random(heads, 2 * KERNEL_SIZE - 1, 2 * KERNEL_SIZE - 1).requires_grad_()
     maps = [image(channels) for _ in range(3)]

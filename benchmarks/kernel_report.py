@@ -145,8 +145,7 @@ def resources(library: Path) -> str:
             (_, op, name), arguments = identifiers(match[1])
             kind = "local attention" if op == "cuda" else op  # src/cuda/local.cuh and patches.cuh, for two ops
             size = re.search(r"Li(\d+)E", arguments)
-            sized = size and name != "softmax_kernel"  # whose number is that of the taps of a lane
-            key = (architecture, f"{kind} {name.removesuffix('_kernel')}", f"K = {size[1]}" if sized else "any K")
+            key = (architecture, f"{kind} {name.removesuffix('_kernel')}", f"K = {size[1]}" if size else "any K")
             kinds.setdefault(key, []).append((int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])))
     rows = []
     for (architecture, kind, size), numbers in sorted(kinds.items(), key=lambda item: (item[0][:2], len(item[0][2]))):

@@ -27,6 +27,8 @@ REDUCE_ATTN = GhostHead(batch=17, channels=8, heads=1, height=8, width=8, mul="n
 REDUCE_PLANES = GhostHead(batch=17, channels=8, heads=1, height=1, width=3, mul="none")
 # Two quads of input channels of a group.
 CONV = HadamardAttention(batch=1, channels=8, groups=1, height=3, width=5)
+# 18 runs of 32 pixels, and 16 partial sums of the projection's bias.
+SOFTMAX = HadamardAttention(batch=1, channels=4, groups=1, height=24, width=24)
 # Two slices of channels; and more groups of patches than thread blocks.
 PATCHES = NeighborhoodAttention(batch=1, channels=40, heads=1, height=5, width=9)
 MANY_PATCHES = NeighborhoodAttention(batch=1, channels=36, heads=1, height=136, width=1)
@@ -81,6 +83,8 @@ def rewritten(kernel: Kernel, operation: str, number: int, change: Callable[[str
         (REDUCE_ATTN, FLOAT, "13reduce_kernel", "bar.warp.sync", [0, 1]),
         (REDUCE_PLANES, BFLOAT, "20reduce_planes_kernel", "bar.sync", [0, 1]),
         (CONV, FLOAT, "11conv_kernelINS0_10ConvTraitsIfLi3ELb1ELNS0_8ConvStepE0E", "bar.sync", [0, 1]),
+        (SOFTMAX, FLOAT, "14softmax_kernelINS0_13SoftmaxTraitsIfLi3ELb1ELb0E", "bar.warp.sync", [0, 1]),
+        (SOFTMAX, FLOAT, "14softmax_kernelINS0_13SoftmaxTraitsIfLi3ELb1ELb1E", "bar.warp.sync", [0, 1, 2]),
         (PATCHES, BFLOAT, "12reach_kernel", "bar.sync", [0]),
         (PATCHES, BFLOAT, "20forward_patch_kernel", "bar.sync", [0]),
         # Those that are left out come before a copy to a panel. Since the panel was read others have been copied.

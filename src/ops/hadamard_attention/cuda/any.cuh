@@ -1,6 +1,8 @@
-// hadamard_attention's convolution for what the kernels with a compile-time K leave: other kernel sizes, strides, group
-// widths that are not multiples of 4, float64, huge maps.
+// hadamard_attention for what the kernels with a compile-time K leave: other kernel sizes, strides, group widths that
+// are not multiples of 4, float64, huge maps.
 #pragma once
+
+#include <cmath>
 
 #include "../../../cuda/any.cuh"
 #include "../../../cuda/gelu.cuh"
@@ -107,6 +109,54 @@ __global__ void __launch_bounds__(any_threads, any_resident_blocks)
   }
   static_cast<A*>(gradient.partial_weight)[blockIdx.y * elements + index] = sum * A(pooled_scale(op));
   if (in == 0 && tap == 0) static_cast<A*>(gradient.partial_bias)[blockIdx.y * shape.channels + channel] = bias;
+}
+
+// Lanes of a warp that share the K² numbers of a pixel and head, in the softmax and its gradient.
+constexpr int softmax_lanes = 8;
+
+// Fold a number of each of these lanes; all of them get the result.
+template <typename A, typename Fold>
+__device__ A over_lanes(A number, const Fold& fold) {
+#pragma unroll
+  for (int distance = softmax_lanes / 2; distance > 0; distance /= 2) {
+    number = fold(number, __shfl_xor_sync(0xffffffff, number, distance));
+  }
+  return number;
+}
+
+template <typename T, bool Backward>
+__global__ void __launch_bounds__(any_threads, any_resident_blocks) softmax_any_kernel(const Softmax op) {
+  using A = Accumulator<T>;
+  const int64_t taps = op.shape.neighbourhood.kernel_size * op.shape.neighbourhood.kernel_size;
+  const auto add = [](A left, A right) { return left + right; };
+  const auto larger = [](A left, A right) { return left > right || left != left ? left : right; };
+  const int lane = threadIdx.x % softmax_lanes;
+  for_results(op.out, op.shape.batch, op.shape.heads, softmax_lanes, [&](const Element& pixel, bool exists) {
+    const int64_t channel = pixel.channel * taps;
+    const auto at = [&](const MapView& map, int64_t tap) {
+      return map.at<T>(pixel.sample, channel + tap, pixel.row, pixel.column);
+    };
+    const auto read = [&](int64_t tap) {
+      const A number = widened(*at(op.in, tap));
+      return !Backward && op.bias ? number + widened(static_cast<const T*>(op.bias)[channel + tap]) : number;
+    };
+    const auto for_taps = [&](const auto& function) {
+      for (int64_t tap = lane; exists && tap < taps; tap += softmax_lanes) function(tap);
+    };
+    A sum = 0;
+    if constexpr (Backward) {
+      for_taps([&](int64_t tap) { sum += read(tap) * widened(*at(op.attn, tap)); });
+      sum = over_lanes(sum, add);
+      for_taps([&](int64_t tap) { *at(op.out, tap) = rounded<T>(widened(*at(op.attn, tap)) * (read(tap) - sum)); });
+    } else {
+      A largest = -INFINITY;
+      for_taps([&](int64_t tap) { largest = larger(largest, read(tap)); });
+      largest = over_lanes(largest, larger);
+      for_taps([&](int64_t tap) { sum += std::exp(read(tap) - largest); });
+      sum = over_lanes(sum, add);
+      for_taps([&](int64_t tap) { *at(op.out, tap) = rounded<T>(std::exp(read(tap) - largest) / sum); });
+    }
+  });
 }
 
 }  // namespace elsa::hadamard_attention

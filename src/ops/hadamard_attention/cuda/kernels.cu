@@ -1,6 +1,5 @@
-// The steps of hadamard_attention on a CUDA device: which kernels take a call, those that take any, and the softmax.
+// The steps of hadamard_attention on a CUDA device: which kernels take a call, and those that take any.
 #include "../../../cuda/dispatch.cuh"
-#include "../../../cuda/strips.cuh"
 #include "any.cuh"
 #include "softmax.cuh"
 
@@ -10,6 +9,8 @@ template <int K>
 void conv_sized(const Conv& op, ConvStep step, void* stream);
 template <int K>
 void weight_gradient_sized(const WeightGradient& gradient, void* stream);
+template <int K>
+void softmax_sized(const Softmax& op, void* stream);
 
 namespace {
 
@@ -43,6 +44,24 @@ void weight_gradient_any(const WeightGradient& gradient, void* stream) {
   });
 }
 
+// Whether the softmax with a compile-time K may take a call: pixels are counted in 32 bits, and whole runs of two maps
+// are in shared memory, with a sum for each channel.
+bool has_runs(const Softmax& op) {
+  constexpr int64_t most_pixels = 1 << 30;
+  const int64_t channel_bytes = 2 * warp_lanes * size_of(op.out.dtype) + size_of(DType::float32);
+  return op.out.dtype != DType::float64 && op.shape.batch <= most_pixels / (op.out.height * op.out.width) &&
+         op.shape.attn_channels() * channel_bytes <= int64_t(most_shared_bytes);
+}
+
+void softmax_any(const Softmax& op, void* stream) {
+  const Grid grid = grid_of_results(op.out, op.shape.batch, op.shape.heads, softmax_lanes);
+  choose_type(op.out.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    choose(op.attn.data != nullptr,
+           [&](auto backward) { launch(softmax_any_kernel<T, backward.value>, grid, stream, op); });
+  });
+}
+
 }  // namespace
 
 void conv(const Conv& op, ConvStep step, void* stream) {
@@ -58,16 +77,9 @@ void weight_gradient(const WeightGradient& gradient, void* stream) {
 }
 
 void softmax(const Softmax& op, void* stream) {
-  const Grid grid = grid_of_results(op.out, op.shape.batch, op.shape.heads, softmax_lanes);
-  choose_type(op.out.dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    choose(op.attn.data != nullptr, [&](auto backward) {
-      choose(op.shape.taps() <= softmax_kept * softmax_lanes, [&](auto few) {
-        constexpr int kept = few.value ? softmax_kept : 0;
-        launch(softmax_kernel<SoftmaxTraits<T, backward.value, kept>>, grid, stream, op);
-      });
-    });
-  });
+  const auto softmax = [&](auto K) { softmax_sized<K.value>(op, stream); };
+  const int64_t K = op.shape.neighbourhood.kernel_size;
+  if (!has_runs(op) || !KernelSizes::choose(K, softmax)) softmax_any(op, stream);
 }
 
 int64_t chunks(const Shape& shape) {
@@ -76,6 +88,15 @@ int64_t chunks(const Shape& shape) {
   constexpr int64_t enough = 2;
   const int64_t slices = divide_up(shape.channels, slice_channels);
   return partial_results(enough * multiprocessors() / slices, 1, shape.batch * shape.out_height());
+}
+
+int64_t bias_chunks(const Softmax& op) {
+  // Warps on a multiprocessor: with K = 7 and 3 heads in 16 bits its shared memory holds 12. The number was not
+  // measured.
+  constexpr int64_t enough = 12;
+  const bool is_taken = has_runs(op) && KernelSizes::choose(op.shape.neighbourhood.kernel_size, [](auto) {});
+  const int64_t pixels = op.shape.batch * op.out.height * op.out.width;
+  return is_taken ? partial_results(enough * multiprocessors(), 1, divide_up(pixels, warp_lanes)) : 0;
 }
 
 }  // namespace elsa::hadamard_attention

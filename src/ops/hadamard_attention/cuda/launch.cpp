@@ -68,15 +68,21 @@ void forward(const Inputs& in, const Tensor& attn) {
   const DenseMap hidden(in.query, shape, shape.channels), logits(in.query, shape, shape.attn_channels());
   conv(conv_of(in, hidden), ConvStep::forward, stream);
   project(hidden.tensor, in.parameters.proj_weight, shape.proj_groups, false, logits.tensor);
-  softmax({shape, logits.view, MapView{}, map_view(attn), data(in.parameters.proj_bias)}, stream);
+  softmax({shape, logits.view, MapView{}, map_view(attn), data(in.parameters.proj_bias), nullptr, 0}, stream);
 }
 
 void backward(const Inputs& in, const Tensor& grad, const Tensor& attn, const Needs& needs, Gradients& to) {
   const Shape& shape = in.shape;
   const Parameters& parameters = in.parameters;
   void* const stream = current_stream();
+  const ScalarType accumulation = accumulation_dtype(in.query);
   const DenseMap grad_logits(in.query, shape, shape.attn_channels());
-  softmax({shape, map_view(grad), map_view(attn), grad_logits.view, nullptr}, stream);
+  Softmax softmax_call{shape, map_view(grad), map_view(attn), grad_logits.view, nullptr, nullptr, 0};
+  if (needs.proj_bias) softmax_call.chunks = bias_chunks(softmax_call);
+  const Tensor partial_bias =
+      torch::stable::new_empty(in.query, {softmax_call.chunks, shape.attn_channels()}, accumulation);
+  if (softmax_call.chunks > 0) softmax_call.partial_bias = partial_bias.data_ptr();
+  softmax(softmax_call, stream);
 
   // `grad_conv` first is the gradient of GELU's output, then that of its input.
   const DenseMap hidden(in.query, shape, shape.channels), grad_conv(in.query, shape, shape.channels);
@@ -92,7 +98,6 @@ void backward(const Inputs& in, const Tensor& grad, const Tensor& attn, const Ne
   if (needs.key) call.grad_key = map_view(to.key);
   if (needs.maps()) conv(call, ConvStep::adjoint, stream);
 
-  const ScalarType accumulation = accumulation_dtype(in.query);
   if (needs.conv()) {
     const int64_t count = chunks(shape);
     const Tensor weight = torch::stable::new_empty(in.query, {count, parameters.conv_weight.numel()}, accumulation);
@@ -104,7 +109,9 @@ void backward(const Inputs& in, const Tensor& grad, const Tensor& attn, const Ne
   if (needs.proj_weight) {
     to.proj_weight = projection_gradient(grad_logits.tensor, hidden.tensor, parameters.proj_weight, shape.proj_groups);
   }
-  if (needs.proj_bias) {
+  if (needs.proj_bias && softmax_call.chunks > 0) {
+    to.proj_bias = sum_partials(partial_bias, 1, {shape.attn_channels()});
+  } else if (needs.proj_bias) {
     const std::array<int64_t, 1> pixels{0};
     to.proj_bias = torch::stable::sum(grad_logits.tensor, pixels, false, accumulation);
   }

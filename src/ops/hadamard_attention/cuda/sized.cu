@@ -5,5 +5,6 @@ namespace elsa::hadamard_attention {
 
 template void conv_sized<ELSA_KERNEL_SIZE>(const Conv&, ConvStep, void*);
 template void weight_gradient_sized<ELSA_KERNEL_SIZE>(const WeightGradient&, void*);
+template void softmax_sized<ELSA_KERNEL_SIZE>(const Softmax&, void*);
 
 }  // namespace elsa::hadamard_attention

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../../../cuda/dispatch.cuh"
+#include "softmax.cuh"
 #include "weight_gradient.cuh"
 
 namespace elsa::hadamard_attention {
@@ -73,6 +74,34 @@ void weight_gradient_sized(const WeightGradient& gradient, void* stream) {
     using T = typename decltype(type)::type;
     choose(vectors_fit<T>(op.query, op.shape.channels) && vectors_fit<T>(op.key, op.shape.channels),
            [&](auto vector) { launch_weight_gradient<WeightGradientTraits<T, K, vector.value>>(gradient, stream); });
+  });
+}
+
+// Whether a map of attention lies in memory as the logits do, and can be copied in vectors of 16 bytes.
+inline bool is_run(const MapView& map, int64_t channels) {
+  return map.channel_stride == 1 && map.column_stride == channels && map.row_stride == map.width * channels &&
+         map.batch_stride == map.height * map.row_stride && reinterpret_cast<uintptr_t>(map.data) % 16 == 0;
+}
+
+template <typename Traits>
+void launch_softmax(const Softmax& op, void* stream) {
+  const int64_t runs = divide_up(op.shape.batch * op.out.height * op.out.width, warp_lanes);
+  launch(softmax_kernel<Traits>,
+         {op.partial_bias ? op.chunks : runs, 1, 1, Traits::threads, Traits::shared_bytes(op.shape.attn_channels())},
+         stream, op);
+}
+
+template <int K>
+void softmax_sized(const Softmax& op, void* stream) {
+  const bool is_backward = op.attn.data != nullptr;
+  const int64_t channels = op.shape.attn_channels();
+  const bool all_runs = is_backward ? is_run(op.in, channels) && is_run(op.attn, channels) : is_run(op.out, channels);
+  choose_narrow(op.out.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    choose(all_runs, [&](auto run) {
+      choose(is_backward,
+             [&](auto backward) { launch_softmax<SoftmaxTraits<T, K, run.value, backward.value>>(op, stream); });
+    });
   });
 }
 

@@ -29,18 +29,23 @@ struct WeightGradient {
 };
 
 // The softmax over K² of logits + bias; or, where attn is not absent, the logits' gradient from attn's, `in`. The
-// logits and their gradient have no gaps.
+// logits and their gradient have no gaps. The gradient of bias is the sum of the latter over pixels, of which a call
+// leaves `chunks` partial sums in the accumulation type, [chunks][heads·K²], if they have a place.
 struct Softmax {
   Shape shape;
   MapView in, attn, out;
   const void* bias;
+  void* partial_bias;
+  int64_t chunks;
 };
 
 void conv(const Conv& call, ConvStep step, void* stream);
 void weight_gradient(const WeightGradient& call, void* stream);
 void softmax(const Softmax& call, void* stream);
 
-// The partial results that fill the device.
+// The partial results of a gradient of the weights that fill the device.
 int64_t chunks(const Shape& shape);
+// Those of the projection's bias; none where the kernel that takes the softmax's gradient adds up nothing.
+int64_t bias_chunks(const Softmax& call);
 
 }  // namespace elsa::hadamard_attention
