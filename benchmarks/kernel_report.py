@@ -106,14 +106,29 @@ def work() -> Iterator[tuple[str, int, int, int]]:
             yield f"{stage}: {name}", moved, instructions, products
 
 
+def memory_time(moved: int) -> float:
+    """Return the least time that so many bytes take, in seconds."""
+    return moved / BANDWIDTH
+
+
+def arithmetic_time(instructions: int, products: int) -> float:
+    """Return the least time of float32 instructions and of multiply-adds of the tensor cores, in seconds."""
+    return instructions / INSTRUCTIONS + products / TENSOR_CORE_RATE
+
+
+def floor(moved: int, instructions: int, products: int) -> float:
+    """Return the least time of a kernel, in seconds."""
+    return max(memory_time(moved), arithmetic_time(instructions, products))
+
+
 def floors() -> str:
     """Return the least time of every kernel."""
     rows = []
     for name, moved, instructions, products in work():
-        memory, arithmetic = moved / BANDWIDTH, instructions / INSTRUCTIONS + products / TENSOR_CORE_RATE
+        memory, arithmetic = memory_time(moved), arithmetic_time(instructions, products)
         millions = (instructions or products) / 1e6
         numbers = [f"{moved / 1e6:.0f}", f"{millions:.0f}" if millions else "", f"{memory * 1e6:.0f}"]
-        rows.append([name, *numbers, f"{arithmetic * 1e6:.0f}", f"{max(memory, arithmetic) * 1e6:.0f}"])
+        rows.append([name, *numbers, f"{arithmetic * 1e6:.0f}", f"{floor(moved, instructions, products) * 1e6:.0f}"])
     return table(["stage: kernel", "MB", "M multiply-adds", "µs of memory", "µs of arithmetic", "floor, µs"], rows)
 
 

@@ -23,7 +23,7 @@ while [ "$1" != "$PYTHON" ]; do shift; done
 "$@"
 """
 STEPS = (
-    *("pip install", "pytest", "sanitize_gpu"),
+    *("pip install", "smoke.xml", "kernel_times.py", "tests.xml", "sanitize_gpu"),
     *("bench op --op neighborhood_attention", "bench module --module NeighborhoodAttention"),
     *("bench op --op ghost_head hadamard_attention", "bench module --module ELSA"),
     "bench op --op neighborhood_logits",
@@ -34,11 +34,12 @@ STEPS = (
     ("seconds", "broken", "failed", "left_out"),
     [
         (0, "no such call", [], ()),
-        (0, "-m pytest", ["tests"], ()),
-        (0, "sanitize_gpu|module ELSA", ["memcheck", "racecheck", "bench module ELSA"], ()),
+        (0, "-m pytest", ["smoke", "tests"], ()),
+        (0, "kernel_times", ["times of the kernels"], ()),
+        (0, "sanitize_gpu|module ELSA", ["bench module ELSA", "memcheck", "racecheck"], ()),
         (0, "-m pip install", ["build"], STEPS[1:]),
         (0, "cli info", ["build"], STEPS[1:]),
-        (540, "no such call", [], STEPS[3:]),
+        (480, "no such call", [], STEPS[5:]),
     ],
 )
 def test_every_step_runs(
@@ -67,3 +68,5 @@ def test_every_step_runs(
     said = [f"FAILED: {step} (exit code 3)" for step in failed] or ["All steps passed"]
     assert process.stdout.splitlines()[-len(said) :] == said
     assert process.returncode == (1 if failed else 0)
+    (log,) = (tmp_path / "results").glob("a-gpu-*-log.txt")
+    assert log.read_text() == process.stdout

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# What a machine with a GPU must pass, and what it measures: build, the whole op suite with CUDA required (gradcheck,
-# graph capture, tensors beyond 2^31 elements and bit-for-bit determinism are in it), compute-sanitizer, benchmark.
-# Needs torch >= 2.10, nvcc, cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed,
-# no network. Ends within 9 minutes, if the build ends within 200 s: tests and sanitizer have 340 s, the benchmarks what
-# is left then. A step that fails does not keep the others from running; the last lines name those that failed. Writes
-# benchmarks/results/<GPU>-<date>-<what>.json, or into the folder in $OUT.
+# What a machine with a GPU must pass, and what it measures: build, some tests of every op, the time of each kernel beside
+# its floor, the whole op suite with CUDA required (gradcheck, graph capture, tensors beyond 2^31 elements and bit-for-bit
+# determinism are in it), benchmark, compute-sanitizer. What says most for its time comes first. Needs torch >= 2.10, nvcc,
+# cmake, ninja, pybind11, scikit-build-core, timm, tqdm, numpy, pytest and hypothesis installed, no network; with
+# pytest-xdist the tests run in four processes. Ends within 9.5 minutes, if the build ends within 200 s: the benchmarks
+# have what the tests leave of 8 minutes. A step that fails does not keep the others from running; the last lines name
+# those that failed. Writes benchmarks/results/<GPU>-<date>-<what>, or into the folder in $OUT: tables, results of tests
+# and benchmarks, and all that is said here.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 python=${PYTHON:-python3}
 out=${OUT:-benchmarks/results}
 mkdir -p "$out" build
+gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
+results=$out/$gpu-$(date -u +%Y%m%d)
+exec > >(tee "$results-log.txt") 2>&1
 
 failed=()
 step() {  # name, command
@@ -33,15 +38,25 @@ build() {
   "$python" -c 'import elsa_ext; assert "/build/gpu/" in elsa_ext.__file__, f"{elsa_ext.__file__} is imported first"'
   "$python" -m elsa_ext.cli info
 }
-tests() {
-  ELSA_REQUIRE_CUDA=1 timeout 220 "$python" -m pytest tests/ops tests/test_library.py -q -k "cuda or library" \
-    -p no:cacheprovider
+pytest() {  # seconds at most, name of the results, arguments of pytest
+  ELSA_REQUIRE_CUDA=1 timeout "$1" "$python" -m pytest -q -p no:cacheprovider --junitxml="$results-$2.xml" "${@:3}"
 }
-sanitize() { timeout 60 compute-sanitizer --tool "$1" --error-exitcode 1 "$python" .github/scripts/sanitize_gpu.py; }
+smoke() { pytest 30 smoke tests/ops/test_oracle.py -k "cuda and k3" --maxfail 30; }
+times() { timeout 60 "$python" benchmarks/kernel_times.py "$results-kernels.md"; }
+tests() {
+  local processes=()
+  "$python" -c 'import xdist' 2> build/probe.txt && processes=(-n 4)
+  pytest 220 tests tests/ops tests/test_library.py -k "cuda or library" "${processes[@]}"
+}
+# PyTorch's pool of memory would hide what is beyond a tensor.
+sanitize() {
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 45 compute-sanitizer --tool "$1" --error-exitcode 1 \
+    "$python" .github/scripts/sanitize_gpu.py
+}
 bench() {  # seconds at most, name of the result, arguments of elsa-ext bench
-  local seconds=$1 json=$results-$2.json left=$((540 - SECONDS)) status=0
+  local seconds=$1 json=$results-$2.json left=$((480 - SECONDS)) status=0
   shift 2
-  [ "$left" -gt 0 ] || { echo "LEFT OUT: elsa-ext bench $*, since 9 minutes are over"; return; }
+  [ "$left" -gt 0 ] || { echo "LEFT OUT: elsa-ext bench $*, since 8 minutes are over"; return; }
   [ "$left" -gt "$seconds" ] || seconds=$left
   timeout "$seconds" "$python" -m elsa_ext.cli bench "$@" --batch 128 --device cuda --backprop --json "$json" ||
     status=$?
@@ -52,15 +67,9 @@ bench() {  # seconds at most, name of the result, arguments of elsa-ext bench
 export PYTHONPATH=$PWD/build/gpu
 step build build
 [ ${#failed[@]} = 0 ] || finish  # the others need it
+step smoke smoke
+step "times of the kernels" times
 step tests tests
-if compute-sanitizer --error-exitcode 1 "$python" -c 'import torch; torch.ones(1).cuda()' > build/probe.txt 2>&1; then
-  for tool in memcheck racecheck; do step "$tool" sanitize "$tool"; done
-else
-  echo "LEFT OUT: compute-sanitizer is missing or does not run on this machine"
-  tail -n 3 build/probe.txt
-fi
-gpu=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
-results=$out/$gpu-$(date -u +%Y%m%d)
 elsa=(ghost_head hadamard_attention) swin=(swin-t-1 swin-t-2 swin-t-3)
 step "bench neighborhood_attention" bench 50 neighborhood-attention-bfloat16 \
   op --op neighborhood_attention --preset "${swin[@]}" --dtype bfloat16 --baselines unfold sdpa flex natten
@@ -71,4 +80,10 @@ step "bench module ELSA" bench 20 module-bfloat16 module --module ELSA --dtype b
 step "bench neighborhood_logits" bench 20 neighborhood-logits-bfloat16 \
   op --op neighborhood_logits --preset "${swin[@]}" --dtype bfloat16 --baselines unfold natten
 step "bench op, float32" bench 30 op-float32 op --op "${elsa[@]}" --baselines depthwise
+if compute-sanitizer --error-exitcode 1 "$python" -c 'import torch; torch.ones(1).cuda()' > build/probe.txt 2>&1; then
+  for tool in memcheck racecheck; do step "$tool" sanitize "$tool"; done
+else
+  echo "LEFT OUT: compute-sanitizer is missing or does not run on this machine"
+  tail -n 3 build/probe.txt
+fi
 finish
