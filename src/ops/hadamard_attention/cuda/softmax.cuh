@@ -1,12 +1,13 @@
 // The softmax over K² of hadamard_attention, and its gradient, with a compile-time K.
 //
 // A warp takes 32 neighbouring pixels, a lane the K² numbers of a head of one of them, which it has in registers: so
-// sums need no exchange. The logits of 32 pixels, or their gradients, are one run of memory, which goes through shared
-// memory in vectors of 16 bytes. So do maps of attention that lie in memory as the logits do:
+// sums need no exchange. The numbers come and go by shared memory, where all heads of a pixel lie side by side:
 //
 //   run[pixel · channels + head · K² + tap]
 //
-// Any other map of attention is read and written in place: in contiguous NCHW the 32 lanes have neighbours there.
+// So do the logits and their gradients in memory, and channels-last attention: 32 pixels are one run, which is copied
+// in vectors of 16 bytes. Of other maps of attention each lane copies its own pixel: in contiguous NCHW the 32 lanes
+// have neighbours.
 #pragma once
 
 #include <cmath>
@@ -27,8 +28,8 @@ struct SoftmaxTraits {
   static constexpr bool backward = Backward;
   static constexpr int threads = warp_lanes;
 
-  // Shared memory: the logits or their gradients, the attention where it is a run, and the sums for the bias.
-  static constexpr int runs = Run && Backward ? 2 : 1;
+  // Shared memory: the logits; or the gradients, the attention, and the sums for the bias.
+  static constexpr int runs = Backward ? 2 : 1;
   static size_t shared_bytes(int64_t channels) {
     return size_t(channels) * (runs * warp_lanes * sizeof(T) + (backward ? sizeof(float) : 0));
   }
@@ -57,18 +58,50 @@ __device__ void add_run(const T* run, int pixels, int channels, float* sums) {
   }
 }
 
-// Numbers of a head of one pixel, `step` apart.
-template <typename T>
-struct Taps {
-  T* data;
-  int64_t step;
+// The pixels of a warp, and where in a map that of a lane is.
+struct SoftmaxPixels {
+  int64_t first;
+  int count, sample, row, column;
 
-  __device__ T& operator[](int tap) const { return data[tap * step]; }
+  __device__ SoftmaxPixels(const Softmax& op, int first_, int all) : first(first_) {
+    count = all - first_ < warp_lanes ? all - first_ : warp_lanes;
+    const int width = int(op.out.width), plane = int(op.out.height) * width, pixel = first_ + int(threadIdx.x);
+    sample = pixel / plane, row = pixel % plane / width, column = pixel % width;
+  }
+
+  __device__ bool has_lane() const { return int(threadIdx.x) < count; }
 };
 
-// The largest logit leaves out what is not a number: that reaches all results by the sum.
+// Copy the channels of the pixels from a map.
+template <bool run, typename T>
+__device__ void load_pixels(const MapView& map, const SoftmaxPixels& pixels, int channels, T* to) {
+  if constexpr (run) {
+    copy_run(static_cast<const T*>(map.data) + pixels.first * channels, pixels.count * channels, to);
+  } else if (pixels.has_lane()) {
+    const T* from = map.at<const T>(pixels.sample, 0, pixels.row, pixels.column);
+    to += int(threadIdx.x) * channels;
+#pragma unroll 8
+    for (int k = 0; k < channels; ++k, from += map.channel_stride) to[k] = *from;
+  }
+}
+
+// Copy them to a map.
+template <bool run, typename T>
+__device__ void store_pixels(const T* from, const SoftmaxPixels& pixels, int channels, const MapView& map) {
+  if constexpr (run) {
+    copy_run(from, pixels.count * channels, static_cast<T*>(map.data) + pixels.first * channels);
+  } else if (pixels.has_lane()) {
+    T* to = map.at<T>(pixels.sample, 0, pixels.row, pixels.column);
+    from += int(threadIdx.x) * channels;
+#pragma unroll 8
+    for (int k = 0; k < channels; ++k, to += map.channel_stride) *to = from[k];
+  }
+}
+
+// Put the softmax of logits + bias in the place of the logits. The largest of them leaves out what is not a number:
+// that reaches all results by the sum.
 template <int taps, typename T>
-__device__ void softmax_of(const Taps<T>& logits, const T* bias, const Taps<T>& out) {
+__device__ void softmax_of(T* logits, const T* bias) {
   constexpr float log2_e = 1.44269504f;
   float numbers[taps], largest = -INFINITY, sum = 0;
 #pragma unroll
@@ -83,11 +116,12 @@ __device__ void softmax_of(const Taps<T>& logits, const T* bias, const Taps<T>& 
   }
   const float reciprocal = 1 / sum;
 #pragma unroll
-  for (int tap = 0; tap < taps; ++tap) out[tap] = rounded<T>(numbers[tap] * reciprocal);
+  for (int tap = 0; tap < taps; ++tap) logits[tap] = rounded<T>(numbers[tap] * reciprocal);
 }
 
+// Put the gradients of the logits in the place of those of attn.
 template <int taps, typename T>
-__device__ void softmax_gradient(const Taps<T>& grad, const Taps<T>& attn, const Taps<T>& out) {
+__device__ void softmax_gradient(T* grad, const T* attn) {
   float numbers[taps], sum = 0;
 #pragma unroll
   for (int tap = 0; tap < taps; ++tap) {
@@ -95,7 +129,7 @@ __device__ void softmax_gradient(const Taps<T>& grad, const Taps<T>& attn, const
     sum += numbers[tap] * widened(attn[tap]);
   }
 #pragma unroll
-  for (int tap = 0; tap < taps; ++tap) out[tap] = rounded<T>(widened(attn[tap]) * (numbers[tap] - sum));
+  for (int tap = 0; tap < taps; ++tap) grad[tap] = rounded<T>(widened(attn[tap]) * (numbers[tap] - sum));
 }
 
 // A thread block is a warp. It takes every gridDim.x-th run, and has one partial sum of the bias's gradient.
@@ -104,36 +138,28 @@ __global__ void __launch_bounds__(Traits::threads) softmax_kernel(const Softmax 
   using T = typename Traits::T;
   constexpr int taps = Traits::taps;
   constexpr bool run = Traits::run, backward = Traits::backward;
-  const int heads = int(op.shape.heads), channels = heads * taps, lane = int(threadIdx.x);
-  const int width = int(op.out.width), plane = int(op.out.height) * width, all = int(op.shape.batch) * plane;
-  T *const staged = shared_memory<T>(), *const staged_attn = staged + warp_lanes * channels;
-  float* const sums = reinterpret_cast<float*>(staged + Traits::runs * warp_lanes * channels);
+  const int channels = int(op.shape.heads) * taps, lane = int(threadIdx.x);
+  const int all = int(op.shape.batch * op.out.height * op.out.width);
+  T *const numbers = shared_memory<T>(), *const attn = numbers + warp_lanes * channels;
+  float* const sums = reinterpret_cast<float*>(numbers + Traits::runs * warp_lanes * channels);
   for (int channel = lane; backward && channel < channels; channel += warp_lanes) sums[channel] = 0;
 
   for (int first = int(blockIdx.x) * warp_lanes; first < all; first += int(gridDim.x) * warp_lanes) {
-    const int pixels = all - first < warp_lanes ? all - first : warp_lanes, count = pixels * channels;
-    const int64_t begin = int64_t(first) * channels;
-    if (run || !backward) copy_run(static_cast<const T*>(op.in.data) + begin, count, staged);
-    if (run && backward) copy_run(static_cast<const T*>(op.attn.data) + begin, count, staged_attn);
+    const SoftmaxPixels pixels(op, first, all);
+    load_pixels<run || !backward>(op.in, pixels, channels, numbers);
+    if constexpr (backward) load_pixels<run>(op.attn, pixels, channels, attn);
     __syncwarp();
-    if (lane < pixels) {
-      const int pixel = first + lane, sample = pixel / plane, row = pixel % plane / width, column = pixel % width;
-      for (int channel = 0; channel < channels; channel += taps) {
-        const auto in_run = [&](T* data) { return Taps<T>{data + lane * channels + channel, 1}; };
-        const auto of_map = [&](const MapView& map, T* data) {
-          return run ? in_run(data) : Taps<T>{map.at<T>(sample, channel, row, column), map.channel_stride};
-        };
-        if constexpr (backward) {
-          softmax_gradient<taps>(of_map(op.in, staged), of_map(op.attn, staged_attn), in_run(staged));
-        } else {
-          const T* bias = op.bias ? static_cast<const T*>(op.bias) + channel : nullptr;
-          softmax_of<taps>(in_run(staged), bias, of_map(op.out, staged));
-        }
+    for (int channel = 0; pixels.has_lane() && channel < channels; channel += taps) {
+      const int own = lane * channels + channel;
+      if constexpr (backward) {
+        softmax_gradient<taps>(numbers + own, attn + own);
+      } else {
+        softmax_of<taps>(numbers + own, op.bias ? static_cast<const T*>(op.bias) + channel : nullptr);
       }
     }
     __syncwarp();
-    if (run || backward) copy_run(staged, count, static_cast<T*>(op.out.data) + begin);
-    if (backward && op.partial_bias) add_run(staged, pixels, channels, sums);
+    store_pixels<run || backward>(numbers, pixels, channels, op.out);
+    if (backward && op.partial_bias) add_run(numbers, pixels.count, channels, sums);
     __syncwarp();
   }
   for (int channel = lane; backward && op.partial_bias && channel < channels; channel += warp_lanes) {
