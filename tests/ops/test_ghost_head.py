@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ops import ghost_head_cases, local_cases
 from ops.backends import Backend
 from ops.cases import HALVES, LAYOUTS, make, make_grad, numbers
-from ops.checks import call, check, check_conversions
+from ops.checks import assert_close, call, check, check_conversions, evaluate, formula, oracle
 from ops.ghost_head_cases import GhostHead
 from ops.pairwise import pairwise
 from ops.spec import Op
@@ -61,6 +61,20 @@ def test_16_bit_maps_without_ghost_mul(
 def test_gradients_of_float32_matrices_beside_16_bit_maps(backend: Backend) -> None:
     results = check(GhostHead(), backend.device, torch.bfloat16, torch.float32)
     assert {name for name, result in results.items() if result.dtype == torch.float32} == {"ghost_mul", "ghost_add"}
+
+
+def test_float32_matrices_beyond_float16(native: Backend) -> None:
+    case = GhostHead(batch=1, channels=8, heads=2, mul="none")
+    tensors = make(case, torch.float16, native.device, torch.float32)
+    grad = make_grad(case, torch.float16, native.device, "contiguous") / 1024
+    tensors["value"] /= 1024
+    for channel, factor in ((1, 65536.0), (4, 1e6), (6, 1e-3)):
+        tensors["ghost_add"][channel] *= factor
+    actual, plain, exact = (compare(case, tensors, grad) for compare in (evaluate, formula, oracle))
+    for name in ("out", "value"):
+        assert actual[name].isfinite().all()
+        for channel in range(8):
+            assert_close(name, *(results[name][:, channel] for results in (actual, plain, exact)))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

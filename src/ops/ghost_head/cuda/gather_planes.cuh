@@ -40,15 +40,18 @@ struct GatherPlanesTraits {
   // A multiprocessor's 65536 registers are 168 a thread.
   static constexpr int threads = planes_threads, resident_blocks = 3;
 
-  // A float32 ghost_add beside 16-bit maps is taken as the sum of two numbers of T.
+  // A float32 ghost_add beside 16-bit maps is taken as the sum of two numbers of T. Float16 may be too small for them:
+  // then those of a plane are divided by a power of two, and their sums multiplied.
   static constexpr int summands = 2;
+  static constexpr bool scaled = add && std::is_same_v<T, float16>;
 
-  // Shared memory: the sources' planes, those of the sums over ghost_add, and ghost_add's summands.
+  // Shared memory: the sources' planes, those of the sums over ghost_add, ghost_add's summands, and their scales.
   static constexpr int sums_pitch = plane_side * plane_side + plane_padding;
   static constexpr size_t source_bytes = sizeof(T) * slice_channels * Sources::pitch;
   static constexpr size_t sums_bytes = sizeof(float) * slice_channels * sums_pitch;
   static constexpr size_t summand_bytes = sizeof(T) * slice_channels * summands * taps;
-  static constexpr size_t shared_bytes = source_bytes + (add ? sums_bytes + summand_bytes : 0);
+  static constexpr size_t scale_bytes = scaled ? sizeof(float) * slice_channels : 0;
+  static constexpr size_t shared_bytes = source_bytes + (add ? sums_bytes + summand_bytes : 0) + scale_bytes;
 };
 
 // A fragment's pixels and K taps reach 7 + K sources, and an mma takes 16.
@@ -64,14 +67,38 @@ struct GatherPlanesArguments {
   int batch, head_channels, head_slices;
 };
 
+// The least power of two, 1 or more, that brings float32 numbers below 2¹⁵; 1 if they are not finite.
+template <typename T>
+__device__ float scale_of(const Matrix<T>& numbers, int64_t first, int count) {
+  constexpr uint32_t most = 14, bias = 127, infinite = 255;
+  uint32_t largest = 0;
+  for (int k = 0; k < count; ++k) {
+    const uint32_t bits = __builtin_bit_cast(uint32_t, float(numbers.at(first + k))) & 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  const uint32_t exponent = largest >> 23;
+  return exponent <= bias + most || exponent == infinite ? 1 : __builtin_bit_cast(float, (exponent - most) << 23);
+}
+
+// Put the scale of every plane into shared memory.
+template <typename Traits, typename T>
+__device__ void stage_scales(const Matrix<T>& add, int sample, int64_t first_channel, int count, float* scales) {
+  const int channel = channel_of_plane(threadIdx.x);
+  if (int(threadIdx.x) >= slice_channels) return;
+  const int64_t first = sample * add.batch_stride + (first_channel + channel) * Traits::taps;
+  scales[threadIdx.x] = add.is_float32 && channel < count ? scale_of(add, first, Traits::taps) : 1;
+}
+
 // Copy ghost_add to shared memory, [summand][plane][tap].
 template <typename Traits, typename T>
-__device__ void stage_summands(const Matrix<T>& add, int sample, int64_t first_channel, int count, T* to) {
+__device__ void stage_summands(const Matrix<T>& add, int sample, int64_t first_channel, int count, const float* scales,
+                               T* to) {
   constexpr int taps = Traits::taps;
   for (int element = reread_thread_index(); element < slice_channels * taps; element += planes_threads) {
     const int channel = channel_of_plane(element / taps);
     const int tap = Traits::adjoint ? taps - 1 - element % taps : element % taps;
     float rest = channel < count ? add.at(sample * add.batch_stride + (first_channel + channel) * taps + tap) : 0;
+    if constexpr (Traits::scaled) rest /= scales[element / taps];
 #pragma unroll
     for (int summand = 0; summand < Traits::summands; ++summand) {
       const T part = rounded<T>(rest);
@@ -122,7 +149,7 @@ struct BandLane {
 
 // The sums over ghost_add: each warp does 8 planes, as products of 16 rows of the tile with the band matrices.
 template <typename Traits, typename T>
-__device__ void sum_over_add(const T* planes, const T* summands, int used_summands, float* sums) {
+__device__ void sum_over_add(const T* planes, const T* summands, int used_summands, const float* scales, float* sums) {
   using Sources = typename Traits::Sources;
   constexpr int K = Traits::K;
   const BandLane band_lane;
@@ -156,6 +183,9 @@ __device__ void sum_over_add(const T* planes, const T* summands, int used_summan
     float* to = sums + plane * Traits::sums_pitch + band_lane.pixel * plane_side + lane % 4 * 2;
 #pragma unroll
     for (int fragment = 0; fragment < row_fragments; ++fragment, to += fragment_pixels) {
+      if constexpr (Traits::scaled) {
+        for (float& number : sum[fragment]) number *= scales[plane];
+      }
       to[0] = sum[fragment][0], to[1] = sum[fragment][1];
       to[8 * plane_side] = sum[fragment][2], to[8 * plane_side + 1] = sum[fragment][3];
     }
@@ -230,6 +260,7 @@ __global__ void __launch_bounds__(Traits::threads, Traits::resident_blocks)
   T* planes = reinterpret_cast<T*>(shared);
   float* sums = reinterpret_cast<float*>(shared + Traits::source_bytes);
   T* summands = reinterpret_cast<T*>(shared + Traits::source_bytes + Traits::sums_bytes);
+  float* scales = reinterpret_cast<float*>(shared + Traits::shared_bytes - Traits::scale_bytes);
   const int warp = threadIdx.x / 32;
   const int head = blockIdx.y / a.head_slices, first = blockIdx.y % a.head_slices * slice_channels;
   const int64_t first_channel = int64_t(head) * a.head_channels + first;
@@ -243,11 +274,15 @@ __global__ void __launch_bounds__(Traits::threads, Traits::resident_blocks)
     stage_planes<Sources, Traits::vector>(a.source, a.tiling.dilation, tile, sample, first_channel, count, planes);
     if constexpr (Traits::add) {
       if (staged_sample < 0 || (sample != staged_sample && a.add.batch_stride != 0)) {
-        stage_summands<Traits>(a.add, sample, first_channel, count, summands);
+        if constexpr (Traits::scaled) {
+          stage_scales<Traits>(a.add, sample, first_channel, count, scales);
+          __syncthreads();
+        }
+        stage_summands<Traits>(a.add, sample, first_channel, count, scales, summands);
         staged_sample = sample;
       }
       __syncthreads();
-      sum_over_add<Traits>(planes, summands, a.add.is_float32 ? Traits::summands : 1, sums);
+      sum_over_add<Traits>(planes, summands, a.add.is_float32 ? Traits::summands : 1, scales, sums);
     }
     __syncthreads();
 #pragma unroll 1
