@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ptx.arithmetic import Unknown
 from ptx.counts import Counts
 from ptx.machine import Launch, run
 from ptx.memory import Array, Fault, GlobalMemory
-from ptx.operations import Unknown, program_of
+from ptx.operations import program_of
 from ptx.program import kernels
 
 REGISTERS = """

@@ -91,9 +91,9 @@ int64_t chunks(const Shape& shape) {
 }
 
 int64_t bias_chunks(const Softmax& op) {
-  // Warps on a multiprocessor: with K = 7 and 3 heads in 16 bits its shared memory holds 12. The number was not
+  // Warps on a multiprocessor: with K = 7 and 3 heads in 16 bits its shared memory holds 11. The number was not
   // measured.
-  constexpr int64_t enough = 12;
+  constexpr int64_t enough = 11;
   const bool is_taken = has_runs(op) && KernelSizes::choose(op.shape.neighbourhood.kernel_size, [](auto) {});
   const int64_t pixels = op.shape.batch * op.out.height * op.out.width;
   return is_taken ? partial_results(enough * multiprocessors(), 1, divide_up(pixels, warp_lanes)) : 0;
